@@ -1,0 +1,583 @@
+"""One accepted socket, from its first byte to its last: buffers, deadlines, pipelining, lingering close.
+
+Exactly one thread owns a connection at a time: the one that holds its `claim`. Only `Output` may be used by
+others meanwhile. The owner moves the connection through its states:
+
+    HEAD → CONTENT → READY → RUNNING ⇄ PAUSED → ENDING → HEAD again, or LINGERING → CLOSED
+
+Nothing here waits: `advance` does what can be done at once and says whether the application is due.
+
+Rules of this file:
+
+- RFC 9112 section 9.3.2: answers leave in the order of their requests; the next is read when one is sent.
+- RFC 9112 section 9.6: after the last answer the writing side is closed first, and what still comes is read
+  and dropped for a while, so that no reset destroys the answer on its way.
+- RFC 9110 section 10.1.1: ``100 Continue`` goes out when a head is accepted whose content would be.
+- A content that is cut short never reaches the application.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass, field
+from enum import Enum
+from time import monotonic
+from typing import BinaryIO, Final, Protocol
+
+from wizgy.config import Config
+from wizgy.errors import BadRequest, InsufficientStorage, RequestError, RequestTimeout
+from wizgy.http import response as http
+from wizgy.http.body import Decoder, decoder_for
+from wizgy.http.request import HeadReader, Limits, RequestHead
+from wizgy.log import AccessLog, ErrorLog, Exchange, Trace
+from wizgy.output import Output, open_temporary_file
+from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ
+
+RECEIVE_SIZE: Final = 65536
+"""Bytes to ask for at a time, and so the bound of what is read ahead of a pipelined request."""
+CONTENT_MEMORY: Final = 256 * 1024
+"""Bytes of a request's content that are kept in memory before it goes to a file."""
+SLOWEST: Final = 500
+"""Bytes per second that a client must send of its content, or take of its answer, in the long run."""
+LINGER_IDLE: Final = 5.0
+LINGER_TOTAL: Final = 20.0
+"""Seconds to wait for the client to close: without a byte from it, and in all."""
+LINGER_DRAINING: Final = 0.5
+"""Seconds to wait for it when the server is told to stop."""
+LINGER_BYTES: Final = 1 << 28
+"""Bytes to read and drop meanwhile."""
+LINGER_STEP: Final = 1 << 20
+"""Bytes to drop before another connection has its turn."""
+
+
+class Deadlines(Protocol):
+    """Calls `Connection.expire` when its `deadline` has passed."""
+
+    def set(self, connection: Connection, deadline: float) -> None:
+        """Replace a connection's deadline, in seconds of the monotonic clock."""
+
+
+@dataclass
+class Service:
+    """What all connections of a process share.
+
+    Args:
+        application: the WSGI application.
+        config: the settings.
+        errors: the error log.
+        access_log: the access log, or None.
+        trace: the wire dump, or None.
+        deadlines: the timers.
+        forget: called by the owner of a connection before its socket is closed.
+    """
+
+    application: Application
+    config: Config
+    errors: ErrorLog
+    access_log: AccessLog | None
+    trace: Trace | None
+    deadlines: Deadlines
+    forget: Callable[[Connection], None]
+    limits: Limits = field(init=False)
+    server_line: bytes = field(init=False)
+    date_line: bytes = b""  # renewed every second
+    draining: bool = False  # every answer closes its connection
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.limits = Limits(
+            config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body
+        )
+        name = config.server_header.encode("latin-1")
+        self.server_line = b"Server: " + name + b"\r\n" if name else b""
+
+
+class State(Enum):
+    """What a connection is doing."""
+
+    HEAD = "reading a request head, or idle"
+    CONTENT = "reading the content of a request"
+    READY = "a request waits for the application"
+    RUNNING = "a thread is in the application"
+    PAUSED = "the application waits for the client to take what it has given"
+    ENDING = "the last of an answer waits for the client"
+    LINGERING = "answered for the last time; what still comes is dropped"
+    CLOSED = "closed"
+
+
+class Connection:
+    """One accepted socket.
+
+    Args:
+        service: what all connections share.
+        sock: the socket, not blocking.
+        client: the client's address and port as text; both empty for a Unix socket.
+        environ: the part of `environ` that is the same for every request of this listener.
+
+    Attributes:
+        claim: held by the thread that owns the connection.
+        pending: whether the selector saw an event since the owner last looked. Set by the leader.
+        readable: whether there may be something to receive. Set by the leader and the owner.
+        hung_up: whether the client will send no more. Set by the leader.
+        again: whether there is more to do at once, after others had their turn.
+        deadline: when `expire` is due, in seconds of the monotonic clock.
+        scheduled: the slot of the timers that the connection is in, or None.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_client",
+        "_content",
+        "_context",
+        "_decoder",
+        "_ended",
+        "_environ",
+        "_head",
+        "_head_begun",
+        "_keep_alive",
+        "_lingered",
+        "_reader",
+        "_reset",
+        "_response",
+        "_service",
+        "_since",
+        "_sock",
+        "_transferred",
+        "_wait_base",
+        "_wait_began",
+        "_wait_sent",
+        "again",
+        "claim",
+        "deadline",
+        "descriptor",
+        "hung_up",
+        "output",
+        "pending",
+        "readable",
+        "scheduled",
+        "state",
+    )
+
+    def __init__(
+        self, service: Service, sock: socket.socket, client: tuple[str, str], environ: Environ
+    ) -> None:
+        self._service = service
+        self._sock = sock
+        self._client = client
+        self._environ = environ
+        self._buffer = bytearray()
+        self._reader = HeadReader(service.limits)
+        self._head: RequestHead | None = None
+        self._decoder: Decoder | None = None
+        self._content: BinaryIO | None = None
+        self._response: Response | None = None
+        self._context: Context | None = None
+        self._head_begun = True  # the first head is awaited from the beginning
+        self._keep_alive = False
+        self._ended = False  # whether the client has closed its writing side
+        self._reset = False  # whether to close with a reset
+        self._lingered = 0  # bytes dropped
+        self._since = monotonic()  # when the present transfer or request began
+        self._transferred = 0  # bytes of content that came since then
+        self._wait_began = 0.0  # when the output began to wait for the client
+        self._wait_base = 0  # Output.sent then
+        self._wait_sent = 0  # Output.sent when it last made progress
+        self.claim = threading.Lock()
+        self.descriptor = sock.fileno()
+        self.output = Output(sock)
+        self.state = State.HEAD
+        self.pending = False
+        self.readable = True
+        self.hung_up = False
+        self.again = False
+        self.deadline = 0.0
+        self.scheduled: int | None = None
+        self._await(self._since + service.config.header_timeout)
+
+    # Called by the owner.
+    def advance(self) -> bool:
+        """Do what can be done without waiting.
+
+        Returns:
+            Whether the application is due: `respond` should be called.
+        """
+        self.again = False
+        try:
+            if self.output:
+                self._flush()
+                if self.output:
+                    return self.state is State.PAUSED and not self.output.is_congested()
+            if self.state is State.ENDING:
+                self._end_response()
+            if self.state is State.HEAD or self.state is State.CONTENT:
+                return self._read_request()
+            if self.state is State.LINGERING:
+                self._linger()
+        except Disconnected:
+            if self.state is State.PAUSED:
+                return True  # the application learns of it
+            self.close()
+        return self.state in (State.READY, State.PAUSED)
+
+    # Called by the owner, in a thread that may run applications.
+    def respond(self) -> None:
+        """Call the application, or ask it for more, until it is done or its client is behind."""
+        resumed = self._response is not None
+        self.state = State.RUNNING
+        response = self._response or self._make_response()
+        context = self._context
+        assert context is not None
+        if not resumed:
+            done = context.run(response.start, self._service.application)
+        elif self.output.broken:
+            context.run(response.abandon)
+            done = True
+        else:
+            done = context.run(response.resume)
+        if done:
+            self._finish_response(response)
+        else:
+            self.state = State.PAUSED
+
+    # Called by the leader when the deadline has passed; `owned` says whether it could claim the connection.
+    def expire(self, owned: bool) -> bool:
+        """End what took too long.
+
+        Returns:
+            Whether the application is due.
+        """
+        if self.output and self.state is not State.LINGERING:
+            self.output.abort()  # the client takes too little; whoever writes next will notice
+            if owned and self.state is not State.PAUSED:
+                self.close()
+            return owned and self.state is State.PAUSED
+        if not owned:
+            return False
+        if self.state is State.CONTENT or (self.state is State.HEAD and self._buffer):
+            self._refuse(RequestTimeout("The request did not come in time."))
+        elif self.state in (State.HEAD, State.LINGERING):
+            self.close()
+        return False
+
+    # Called by the leader while another thread owns the connection.
+    def flush(self) -> None:
+        """Send on what waits while the application makes the next piece (PEP 3333, "Buffering")."""
+        try:
+            self.output.flush()
+        except Disconnected:
+            return  # the owner will notice
+        if self.output:
+            self._await_client(began=False)
+
+    # Called by the owner.
+    def close(self) -> None:
+        """Close the socket and free what the connection held."""
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self._service.forget(self)
+        self._forget_request()
+        self.output.close()
+        if self._reset:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+
+    # Called by the thread that is in the application (`Channel`), and by the owner.
+    def send(self, data: bytes) -> None:
+        """Send bytes, or keep them until the client takes them.
+
+        Raises:
+            Disconnected: the client is gone.
+        """
+        if self._service.trace is not None:
+            self._service.trace.sent(data)
+        began = not self.output
+        self.output.send(data)
+        if self.output:
+            self._await_client(began)
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> None:
+        """Send part of a regular file; the caller may close its descriptor after this.
+
+        Raises:
+            Disconnected: the client is gone.
+        """
+        if self._service.trace is not None:
+            self._service.trace.sent_file(count)
+        began = not self.output
+        self.output.send_file(descriptor, offset, count)
+        if self.output:
+            self._await_client(began)
+
+    def is_closing(self) -> bool:
+        """Whether the connection closes after the present answer, whatever its client wishes."""
+        return self._service.draining or self._ended
+
+    def is_congested(self) -> bool:
+        """Whether the application should pause until the client has taken some of what it gave."""
+        return self.output.is_congested()
+
+    def _await(self, deadline: float) -> None:
+        self._service.deadlines.set(self, deadline)
+
+    def _await_client(self, began: bool) -> None:
+        """Set the deadline for the client to take some of the output.
+
+        Args:
+            began: whether there was nothing to wait for before.
+        """
+        self.again = True  # a turn of its own tells whether the socket is full or others were due
+        now, sent = monotonic(), self.output.sent
+        if began:
+            self._wait_began, self._wait_base = now, sent
+        elif sent == self._wait_sent:
+            return  # no progress, no more time
+        self._wait_sent = sent
+        earned = self._wait_began + (sent - self._wait_base) / SLOWEST
+        self._await(min(now, earned) + self._service.config.write_timeout)
+
+    def _flush(self) -> None:
+        more = self.output.flush()
+        if self.output:
+            self._await_client(began=False)
+        self.again = more
+
+    def _read_request(self) -> bool:
+        """Read until a request is complete (True) or more bytes are needed (False)."""
+        while True:
+            try:
+                if self._parse():
+                    return True
+            except RequestError as error:
+                self._refuse(error)
+            if self.state is not State.HEAD and self.state is not State.CONTENT:
+                return False
+            if not self._receive():
+                if self._service.draining and self.state is State.HEAD and not self._buffer:
+                    self.close()  # idle, and no request is on its way
+                return False
+
+    def _receive(self) -> bool:
+        """Take what has come into the buffer; False when nothing has."""
+        if not self.readable and not self.hung_up:
+            return False
+        self.readable = False
+        try:
+            data = self._sock.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.close()
+            return False
+        if not data:
+            self._end_input()
+            return False
+        # Edge-triggered: a full buffer may have left something behind, a short one has not.
+        if len(data) == RECEIVE_SIZE:
+            self.readable = True
+        if self._service.trace is not None:
+            self._service.trace.received(data)
+        self._buffer += data
+        return True
+
+    def _end_input(self) -> None:
+        """The client has closed its writing side, and all that came before is read."""
+        self._ended = True
+        self.hung_up = False
+        if self.state is State.CONTENT or (self.state is State.HEAD and self._buffer):
+            self._refuse(BadRequest("The request ended before it was complete."))
+        else:
+            self.close()
+
+    def _parse(self) -> bool:
+        """Go on with the request in the buffer; True when it is complete."""
+        while self.state is State.HEAD and self._buffer:
+            head = self._reader.read(self._buffer)
+            if head is None:
+                if not self._head_begun:
+                    self._head_begun = True
+                    self._await(monotonic() + self._service.config.header_timeout)
+                return False
+            self._begin_request(head)
+        if self.state is State.CONTENT:
+            self._read_content()
+        return self.state is State.READY
+
+    def _begin_request(self, head: RequestHead) -> None:
+        self._head = head
+        self._since = monotonic()
+        self._transferred = 0
+        if head.line.path == "*":
+            self._answer_for_server()
+        elif head.content_length == 0:
+            self._content = io.BytesIO()
+            self.state = State.READY
+        else:
+            self._decoder = decoder_for(head, self._service.limits)
+            self._content = io.BytesIO()
+            self.state = State.CONTENT
+            if head.expect_continue and not self._buffer:
+                self.send(http.CONTINUE)
+            self._await(self._since + self._service.config.body_timeout)
+
+    def _read_content(self) -> None:
+        decoder, content = self._decoder, self._content
+        assert decoder is not None
+        assert content is not None
+        if self._buffer:
+            data = decoder.read(self._buffer)
+            self._transferred += len(data)
+            self._store(data)
+            if not decoder.finished:
+                now = monotonic()
+                timeout = self._service.config.body_timeout
+                self._await(min(now, self._since + self._transferred / SLOWEST) + timeout)
+        if decoder.finished:
+            self.state = State.READY
+
+    def _store(self, data: bytes) -> None:
+        """Keep content: in memory, and from a certain size on in a file."""
+        content = self._content
+        assert content is not None
+        try:
+            if isinstance(content, io.BytesIO) and content.tell() + len(data) > CONTENT_MEMORY:
+                file = open_temporary_file()
+                file.write(content.getbuffer())
+                content = self._content = file
+            content.write(data)
+        except OSError:
+            raise InsufficientStorage("The server has no room for the content of the request.") from None
+
+    def _make_response(self) -> Response:
+        service, head, content = self._service, self._head, self._content
+        assert head is not None
+        assert content is not None
+        content_length = content.tell()
+        if content_length:
+            content.seek(0)
+        environ = build_environ(self._environ, head, content, content_length, self._client)
+        self._context = Context()
+        self._response = Response(
+            head,
+            environ,
+            self,
+            keep_alive=head.keep_alive,
+            date_line=service.date_line,
+            server_line=service.server_line,
+            report=self._report,
+        )
+        return self._response
+
+    def _report(self, text: str, error: BaseException | None) -> None:
+        assert self._head is not None
+        line = self._head.line
+        self._service.errors.report(f"{line.method} {line.target}: {text}", error)
+
+    def _finish_response(self, response: Response) -> None:
+        self._keep_alive = response.keep_alive
+        self._reset = response.aborted and response.ends_at_close
+        self._log(response.code, response.content_sent)
+        self._forget_request()
+        self.state = State.ENDING
+        if self.output.broken:
+            self.close()
+        elif not self.output:
+            self._end_response()
+        if self.state is State.HEAD and (self._buffer or self.readable or self.hung_up):
+            self.again = True
+
+    def _end_response(self) -> None:
+        """The last byte of an answer has been sent."""
+        if self._keep_alive and not (self._service.draining and not self._buffer):
+            self.state = State.HEAD
+            self._head_begun = False
+            self._await(monotonic() + self._service.config.keepalive_timeout)
+        elif self._ended or self._reset:
+            self.close()
+        else:
+            self._begin_lingering()
+
+    def _begin_lingering(self) -> None:
+        self._since = monotonic()
+        self._buffer.clear()
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.state = State.LINGERING
+        self.readable = True
+        self._await(self._since + (LINGER_DRAINING if self._service.draining else LINGER_IDLE))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Read and drop what still comes, so that no reset overtakes the answer (RFC 9112 section 9.6)."""
+        dropped = 0
+        while self.state is State.LINGERING and self._receive():
+            dropped += len(self._buffer)
+            self._buffer.clear()
+            if dropped >= LINGER_STEP:
+                self.again = True
+                break
+        self._lingered += dropped
+        if self._lingered > LINGER_BYTES:
+            self.close()
+        elif dropped and self.state is State.LINGERING and not self._service.draining:
+            self._await(min(monotonic() + LINGER_IDLE, self._since + LINGER_TOTAL))
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer a request that is refused; nothing that comes later is parsed."""
+        service = self._service
+        answer = http.build_error(
+            error.status,
+            str(error),
+            date_line=service.date_line,
+            server_line=service.server_line,
+            is_head=self._head is not None and self._head.line.method == "HEAD",
+        )
+        self._answer(error.status, answer, keep_alive=False)
+
+    def _answer_for_server(self) -> None:
+        """Answer ``OPTIONS *``, which asks about the server and no resource (RFC 9110 section 9.3.7)."""
+        assert self._head is not None
+        keep_alive = self._head.keep_alive and not self._service.draining and self._head.content_length == 0
+        head = http.build_head(
+            http.check_head("200 OK", []),
+            minor=self._head.line.minor,
+            is_head=False,
+            keep_alive=keep_alive,
+            known_length=0,
+            date_line=self._service.date_line,
+            server_line=self._service.server_line,
+        )
+        self._answer(200, head.data, keep_alive=keep_alive)
+
+    def _answer(self, status: int, answer: bytes, *, keep_alive: bool) -> None:
+        """Send an answer that is not the application's."""
+        self._keep_alive = keep_alive
+        self.state = State.ENDING
+        try:
+            self.send(answer)
+        except Disconnected:
+            self.close()
+            return
+        self._log(status, 0)
+        self._forget_request()
+        if not self.output:
+            self._end_response()
+
+    def _log(self, status: int, content_sent: int) -> None:
+        access_log = self._service.access_log
+        if access_log is not None:
+            duration = monotonic() - self._since
+            access_log.write(Exchange(self._client, self._head, status, content_sent, duration))
+
+    def _forget_request(self) -> None:
+        if self._content is not None:
+            self._content.close()
+        self._head = self._decoder = self._content = self._response = self._context = None

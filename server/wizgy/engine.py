@@ -1,0 +1,597 @@
+"""The selector and the threads that run applications.
+
+One thread at a time is the leader. It waits for events, reads requests and runs the application of a complete
+request itself: in CPython a hand-off between threads costs more than parsing the request. While it is inside
+of the application it *offers* the leadership, and whoever takes the offer goes on with the polling:
+
+- the thread itself, when the call returns and nobody took it: the usual end of a quick call;
+- a standby thread that the watcher wakes, when one call has lasted a whole tick;
+- a standby thread that is woken before the call, when the calls of late have been slow;
+- any other thread that comes out of a call.
+
+So a quick application runs at the speed of one thread, and a slow one gets all of them. There is always either
+one leader or one offer. `deque.append` and `deque.pop` are atomic, so an offer is taken once.
+
+Sockets belong to the selector. A thread of an application never waits for a client: see `wizgy.output`.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import select
+import selectors
+import socket
+import sysconfig
+import threading
+from collections import deque
+from time import monotonic, perf_counter, sleep, time
+from typing import Final, Protocol
+
+from wizgy.config import Config
+from wizgy.connection import LINGER_DRAINING, Connection, Service, State
+from wizgy.listeners import Listener
+from wizgy.log import AccessLog, ErrorLog, Trace, http_date, logger
+from wizgy.wsgi import Application, server_environ
+
+TICK: Final = 0.001
+"""Seconds after which a call of the application counts as slow."""
+QUIET_TICKS: Final = 50
+"""Ticks without a call after which the watcher sleeps."""
+SMOOTHING: Final = 0.125
+"""Weight of the newest call in the moving average of their durations."""
+ACCEPT_BATCH: Final = 64
+"""Connections to accept before others have their turn."""
+SPARE_DESCRIPTORS: Final = 64
+"""File descriptors that are left for the application, its files and the spools."""
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds to wait when the system has no descriptor left."""
+NOTICE_INTERVAL: Final = 60.0
+"""Seconds between two notices of the same trouble."""
+
+FREE_THREADED: Final = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+class Poller(Protocol):
+    """Tells which sockets have something to do: connections once for each change, listeners while it lasts."""
+
+    def add_listener(self, descriptor: int) -> None:
+        """Watch a listening socket or the waking end of a pipe."""
+
+    def remove(self, descriptor: int) -> None:
+        """Watch it no more."""
+
+    def add_connection(self, descriptor: int) -> None:
+        """Watch a connection for both directions."""
+
+    def rearm(self, descriptor: int, wants_write: bool) -> None:
+        """The connection waits again. Called by its owner, in any thread."""
+
+    def forget(self, descriptor: int) -> None:
+        """The connection is about to be closed. Called by its owner, in any thread."""
+
+    def poll(self, timeout: float) -> list[tuple[int, bool]]:
+        """Wait up to `timeout` seconds: descriptors, and whether the peer has hung up."""
+
+
+class EpollPoller:
+    """Edge-triggered epoll: a connection is registered once, and nothing is re-armed for a request."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._hang_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+    def add_listener(self, descriptor: int) -> None:
+        """Watch a listening socket or the waking end of a pipe."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def remove(self, descriptor: int) -> None:
+        """Watch it no more."""
+        self._epoll.unregister(descriptor)
+
+    def add_connection(self, descriptor: int) -> None:
+        """Watch a connection for both directions."""
+        self._epoll.register(
+            descriptor, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+        )
+
+    def rearm(self, descriptor: int, wants_write: bool) -> None:
+        """Nothing to do: every change is reported, once."""
+
+    def forget(self, descriptor: int) -> None:
+        """Nothing to do: the kernel forgets a descriptor that is closed."""
+
+    def poll(self, timeout: float) -> list[tuple[int, bool]]:
+        """Wait up to `timeout` seconds."""
+        hang_up = self._hang_up
+        return [(descriptor, bool(mask & hang_up)) for descriptor, mask in self._epoll.poll(timeout)]
+
+
+class SelectorPoller:
+    """Whatever else the system has. A connection is watched for one event at a time.
+
+    Args:
+        wake: interrupts `poll`, so that what other threads asked for takes effect.
+    """
+
+    def __init__(self, wake: Wake) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._asked: deque[tuple[int, int]] = deque()
+        self._wake = wake
+
+    def add_listener(self, descriptor: int) -> None:
+        """Watch a listening socket or the waking end of a pipe."""
+        self._selector.register(descriptor, selectors.EVENT_READ, "always")
+
+    def remove(self, descriptor: int) -> None:
+        """Watch it no more."""
+        self._selector.unregister(descriptor)
+
+    def add_connection(self, descriptor: int) -> None:
+        """Watch a connection; the first turn looks at it anyway."""
+
+    def rearm(self, descriptor: int, wants_write: bool) -> None:
+        """Watch a connection for its next event."""
+        self._asked.append((descriptor, selectors.EVENT_WRITE if wants_write else selectors.EVENT_READ))
+        self._wake.set()
+
+    def forget(self, descriptor: int) -> None:
+        """Watch a connection no more."""
+        self._asked.append((descriptor, 0))
+        self._wake.set()
+
+    def poll(self, timeout: float) -> list[tuple[int, bool]]:
+        """Wait up to `timeout` seconds."""
+        while self._asked:
+            descriptor, events = self._asked.popleft()
+            if descriptor in self._selector.get_map():
+                self._selector.unregister(descriptor)
+            if events:
+                try:
+                    self._selector.register(descriptor, events)
+                except (OSError, ValueError):
+                    pass  # closed meanwhile
+        found = []
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                self._selector.unregister(key.fd)
+            found.append((key.fd, True))  # unknown, so whoever reads looks for the end of input
+        return found
+
+
+class Wake:
+    """Interrupts the leader's waiting."""
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = os.pipe()
+        os.set_blocking(self._receiver, False)
+        os.set_blocking(self._sender, False)
+        self.descriptor = self._receiver
+
+    def set(self) -> None:
+        """Make the descriptor readable."""
+        try:
+            os.write(self._sender, b"\0")
+        except BlockingIOError:
+            pass  # it is readable already
+
+    def clear(self) -> None:
+        """Make it not readable."""
+        try:
+            os.read(self._receiver, 4096)
+        except BlockingIOError:
+            pass
+
+
+class Timers:
+    """The deadlines of all connections, in slots of a tenth of a second.
+
+    Moving a deadline further away, which every request does, costs one comparison: the connection stays in its
+    slot, and is put into a later one when that slot comes up. So idle connections cost nothing until then.
+    """
+
+    SLOTS: Final = 10  # per second
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: dict[int, list[Connection]] = {}
+        self._order: list[int] = []
+
+    def set(self, connection: Connection, deadline: float) -> None:
+        """Replace a connection's deadline, in seconds of the monotonic clock. Any thread may call it."""
+        connection.deadline = deadline
+        slot = int(deadline * self.SLOTS) + 1
+        scheduled = connection.scheduled
+        if scheduled is None or slot < scheduled:
+            with self._lock:
+                self._put(connection, slot)
+
+    def _put(self, connection: Connection, slot: int) -> None:
+        connection.scheduled = slot
+        if slot in self._slots:
+            self._slots[slot].append(connection)
+        else:
+            self._slots[slot] = [connection]
+            heapq.heappush(self._order, slot)
+
+    def seconds_to_next(self, now: float) -> float:
+        """Seconds until the next slot, at most one: another thread may set an earlier deadline meanwhile."""
+        if not self._order:
+            return 1.0
+        return min(max(self._order[0] / self.SLOTS - now, 0.0), 1.0)
+
+    def take_expired(self, now: float) -> list[Connection]:
+        """The connections whose deadline has passed."""
+        expired: list[Connection] = []
+        with self._lock:
+            while self._order and self._order[0] <= now * self.SLOTS:
+                slot = heapq.heappop(self._order)
+                for connection in self._slots.pop(slot):
+                    if connection.scheduled != slot or connection.state is State.CLOSED:
+                        continue  # it was moved to an earlier slot, or is gone
+                    if connection.deadline > now:
+                        self._put(connection, int(connection.deadline * self.SLOTS) + 1)
+                    else:
+                        connection.scheduled = None
+                        expired.append(connection)
+        return expired
+
+
+class Engine:
+    """Serves an application on listening sockets, with a number of threads.
+
+    Args:
+        application: the WSGI application.
+        config: the settings.
+        listeners: the listening sockets; the engine does not close them.
+        multiprocess: whether other processes serve the same application.
+        poller: for tests; by default the best that the system has.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        config: Config,
+        listeners: list[Listener],
+        *,
+        multiprocess: bool = False,
+        poller: Poller | None = None,
+    ) -> None:
+        self._config = config
+        self._listeners = {listener.sock.fileno(): listener for listener in listeners}
+        self._environs = {
+            descriptor: server_environ(
+                name=listener.server_name,
+                port=str(listener.port or 80),
+                scheme="http",
+                multithread=config.threads > 1,
+                multiprocess=multiprocess,
+            )
+            for descriptor, listener in self._listeners.items()
+        }
+        self._timers = Timers()
+        self._service = Service(
+            application,
+            config,
+            ErrorLog(),
+            AccessLog(config.access_log, config.access_log_format) if config.access_log else None,
+            Trace() if config.trace else None,
+            self._timers,
+            self._forget,
+        )
+        self._wake = Wake()
+        self._poller: Poller = poller or self._choose_poller()
+        self._connections: dict[int, Connection] = {}
+        self._most_connections = config.max_connections or most_descriptors() - SPARE_DESCRIPTORS
+        self._accepting = False
+        self._accept_again = 0.0  # when to try again after the system had no descriptor left
+        self._noticed = 0.0
+        self._ready: deque[Connection] = deque()
+        self._polling = False
+        self._second = 0  # the one that the Date field was made for
+
+        self._offers: deque[None] = deque([None])
+        self._standbys: deque[threading.Lock] = deque()
+        self._calls = 0
+        self._average = 1.0 if FREE_THREADED else 0.0
+        self._watching = False
+        self._activity = threading.Event()
+
+        self._drain_at: float | None = None
+        self._drain_began = 0.0
+        self._stopping = False
+        self._stopped = threading.Event()
+
+    def _choose_poller(self) -> Poller:
+        return EpollPoller() if hasattr(select, "epoll") else SelectorPoller(self._wake)
+
+    # Called once.
+    def start(self) -> None:
+        """Accept connections and serve them in threads of the engine's own."""
+        self._renew_date()
+        self._poller.add_listener(self._wake.descriptor)
+        self._start_accepting()
+        for number in range(self._config.threads):
+            threading.Thread(target=self._serve, name=f"wizgy-{number}", daemon=True).start()
+        threading.Thread(target=self._watch, name="wizgy-watcher", daemon=True).start()
+
+    # Any thread may call it.
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the engine has stopped; False after `timeout` seconds."""
+        return self._stopped.wait(timeout)
+
+    # Any thread may call it.
+    def drain(self) -> None:
+        """Accept what waits, answer what was asked, then stop; after the graceful timeout stop anyway."""
+        if self._drain_at is None:
+            self._service.draining = True
+            self._drain_at = monotonic() + self._config.graceful_timeout
+        self._wake.set()
+
+    # Any thread may call it.
+    def stop(self) -> None:
+        """Stop at once."""
+        self._stopping = True
+        self._wake.set()
+
+    def _serve(self) -> None:
+        """What each thread does: lead, or stand by."""
+        while not self._stopping:
+            try:
+                self._offers.pop()
+            except IndexError:
+                self._stand_by()
+                continue
+            try:
+                self._lead()
+            except Exception:
+                logger.exception("A fault in wizgy itself; please report it.")
+                self._offers.append(None)
+
+    def _stand_by(self) -> None:
+        turn = threading.Lock()
+        turn.acquire()
+        self._standbys.append(turn)
+        if not self._stopping:  # whoever stops wakes those that are on the list by then
+            turn.acquire()
+
+    def _wake_standby(self) -> None:
+        try:
+            self._standbys.pop().release()
+        except IndexError:
+            pass  # all are in the application
+
+    def _watch(self) -> None:
+        """Wake a standby when one call has lasted a whole tick."""
+        while not self._stopping:
+            calls = self._calls
+            quiet = 0
+            while quiet < QUIET_TICKS:
+                sleep(TICK)
+                if self._calls != calls:
+                    calls = self._calls
+                    quiet = 0
+                elif self._offers:
+                    self._wake_standby()
+                else:
+                    quiet += 1
+            self._watching = False
+            if self._calls == calls:
+                self._activity.wait()
+            self._activity.clear()
+            self._watching = True
+
+    def _lead(self) -> None:
+        """Poll and serve, until another thread has taken the leadership or the engine stops."""
+        ready = self._ready
+        while not self._stopping:
+            for _ in range(len(ready)):
+                try:
+                    connection = ready.popleft()
+                except IndexError:
+                    break
+                if connection.claim.acquire(blocking=False) and not self._take_turn(connection):
+                    return
+            self._poll()
+        self._stop_threads()
+
+    def _take_turn(self, connection: Connection) -> bool:
+        """Serve a connection that this thread has claimed.
+
+        Returns:
+            Whether this thread leads still.
+        """
+        leading = True
+        if connection.pending:
+            connection.pending = False
+            connection.readable = True
+        if connection.advance():
+            leading = self._call(connection)
+        if connection.state is State.CLOSED:
+            return leading
+        more = connection.again
+        if not more:
+            self._poller.rearm(connection.descriptor, bool(connection.output))
+        connection.claim.release()
+        # An event since the last look found the connection claimed, and left it to this thread.
+        if more or connection.pending:
+            self._put_back(connection, leading)
+        return leading
+
+    def _put_back(self, connection: Connection, leading: bool) -> None:
+        """Give others their turn first."""
+        self._ready.append(connection)
+        if not leading and self._polling:
+            self._wake.set()
+
+    def _forget(self, connection: Connection) -> None:
+        """A connection is about to be closed by its owner."""
+        del self._connections[connection.descriptor]
+        self._poller.forget(connection.descriptor)
+        if not self._accepting:
+            self._wake.set()  # there is room for another, or one less to drain
+
+    def _call(self, connection: Connection) -> bool:
+        """Run the application for one request.
+
+        Returns:
+            Whether this thread leads after it.
+        """
+        self._calls += 1
+        self._offers.append(None)
+        if self._average > TICK:
+            self._wake_standby()
+        if not self._watching:
+            self._watching = True
+            self._activity.set()
+        began = perf_counter()
+        connection.respond()
+        if not FREE_THREADED:
+            self._average += (perf_counter() - began - self._average) * SMOOTHING
+        try:
+            self._offers.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _poll(self) -> None:
+        """Wait for events and put the connections that have some into the queue."""
+        self._polling = True
+        # A thread that puts a connection back after this looks at `_polling` and interrupts the waiting.
+        timeout = 0.0 if self._ready else self._timers.seconds_to_next(monotonic())
+        events = self._poller.poll(timeout)
+        self._polling = False
+        self._renew_date()
+        for descriptor, hung_up in events:
+            connection = self._connections.get(descriptor)
+            if connection is not None:
+                connection.pending = True
+                if hung_up:
+                    connection.hung_up = True
+                if connection.output and connection.claim.locked():
+                    connection.flush()
+                self._ready.append(connection)
+            elif descriptor in self._listeners:
+                self._accept(self._listeners[descriptor])
+            elif descriptor == self._wake.descriptor:
+                self._wake.clear()
+        self._expire(monotonic())
+        self._keep_house()
+
+    def _expire(self, now: float) -> None:
+        for connection in self._timers.take_expired(now):
+            owned = connection.claim.acquire(blocking=False)
+            due = connection.expire(owned)
+            if owned:
+                connection.claim.release()
+                if due or connection.output or connection.state is State.LINGERING:
+                    self._ready.append(connection)
+
+    def _accept(self, listener: Listener) -> None:
+        for _ in range(ACCEPT_BATCH):
+            if len(self._connections) >= self._most_connections:
+                self._stop_accepting("the limit of connections is reached")
+                return
+            try:
+                sock, client = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._accept_again = monotonic() + ACCEPT_PAUSE
+                    self._stop_accepting(error.strerror or "the system has no room")
+                    return
+                continue  # the client was gone before it was accepted
+            self._add(sock, client, listener)
+
+    def _add(self, sock: socket.socket, client: tuple[str, str], listener: Listener) -> None:
+        environ = self._environs[listener.sock.fileno()]
+        connection = Connection(self._service, sock, client, environ)
+        self._connections[connection.descriptor] = connection
+        self._poller.add_connection(connection.descriptor)
+        self._ready.append(connection)  # its first request is often there already
+
+    def _start_accepting(self) -> None:
+        self._accepting = True
+        for descriptor in self._listeners:
+            self._poller.add_listener(descriptor)
+
+    def _stop_accepting(self, reason: str) -> None:
+        if not self._accepting:
+            return
+        self._accepting = False
+        for descriptor in self._listeners:
+            self._poller.remove(descriptor)
+        if reason and monotonic() - self._noticed > NOTICE_INTERVAL:
+            self._noticed = monotonic()
+            logger.warning(
+                "New connections wait: %s (%d are open).", reason, len(self._connections)
+            )
+
+    def _keep_house(self) -> None:
+        """What is looked at once for each polling."""
+        if self._drain_at is not None:
+            self._go_on_draining(self._drain_at)
+        elif (
+            not self._accepting
+            and len(self._connections) < self._most_connections
+            and monotonic() >= self._accept_again
+        ):
+            self._start_accepting()
+
+    def _go_on_draining(self, deadline: float) -> None:
+        now = monotonic()
+        if not self._drain_began:
+            self._drain_began = now
+            self._empty_backlogs()
+            for connection in list(self._connections.values()):
+                connection.pending = True  # a request may have come that nobody has read
+                self._ready.append(connection)
+            return
+        waiting = [c for c in list(self._connections.values()) if c.state is not State.LINGERING]
+        answered = not waiting and now - self._drain_began > LINGER_DRAINING
+        if not self._connections or answered or now >= deadline:
+            if waiting:
+                logger.warning("%d connections did not end in time and were cut.", len(waiting))
+            self._stopping = True
+
+    def _empty_backlogs(self) -> None:
+        """Accept every connection that the kernel has queued, then no more."""
+        for listener in self._listeners.values():
+            before = -1
+            while before != len(self._connections) < self._most_connections:
+                before = len(self._connections)
+                self._accept(listener)
+        self._stop_accepting("")
+        self._accepting = False
+
+    def _renew_date(self) -> None:
+        now = int(time())
+        if now != self._second:
+            self._second = now
+            self._service.date_line = f"Date: {http_date(now)}\r\n".encode("ascii")
+
+    def _stop_threads(self) -> None:
+        """Called by the leader: close what is idle, and end the waiting of all other threads."""
+        for connection in list(self._connections.values()):
+            if connection.claim.acquire(blocking=False):
+                connection.close()
+            else:
+                connection.output.abort()  # its thread closes it when the application returns
+        self._activity.set()
+        for _ in range(self._config.threads):
+            self._wake_standby()
+        if self._service.access_log is not None:
+            self._service.access_log.close()
+        self._stopped.set()
+
+
+def most_descriptors() -> int:
+    """How many file descriptors this process may have."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(soft, 1 << 20) if soft != resource.RLIM_INFINITY else 1 << 20

@@ -1,0 +1,80 @@
+r"""The ABNF of RFC 9110 and RFC 9112, each rule above the bytes pattern that implements it.
+
+Rules of this file:
+
+- Patterns match bytes and are used with ``fullmatch`` only: a prefix that matches proves nothing.
+- Classes are spelled out. ``\d``, ``\w`` and ``\s`` mean other things for text than for bytes, and ``int()``
+  takes signs, underscores, spaces and other scripts' digits.
+- Each repetition ends where a byte outside of its class stands, so that no input makes a pattern backtrack
+  more than once over what it read: matching is linear.
+"""
+
+from __future__ import annotations
+
+import re
+
+# tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~"
+#         / DIGIT / ALPHA                                                        RFC 9110 section 5.6.2
+TCHAR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+
+# token = 1*tchar                                                                RFC 9110 section 5.6.2
+TOKEN = TCHAR + rb"+"
+
+# field-vchar = VCHAR / obs-text, with SP and HTAB between them                   RFC 9110 section 5.5
+# CR, LF, NUL and every other control byte but HTAB are outside.
+FIELD_CONTENT = rb"[\t\x20-\x7e\x80-\xff]"
+
+# quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE                        RFC 9110 section 5.6.4
+QUOTED_STRING = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+
+# request-line = method SP request-target SP HTTP-version                        RFC 9112 section 3
+# HTTP-version = "HTTP/" DIGIT "." DIGIT                                         RFC 9112 section 2.3
+# request-target here is any VCHAR but "#", which starts a fragment and is never sent: browsers send a few
+# characters more than RFC 3986 has, and none of those can be mistaken for a delimiter of the message.
+request_line = re.compile(rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
+
+# absolute-form = scheme "://" authority path-abempty [ "?" query ]              RFC 9112 section 3.2.2
+absolute_form = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)([/?][\x21-\x7e]*)?")
+
+# Host = uri-host [ ":" port ]                                                   RFC 9110 section 7.2
+# uri-host = IP-literal / IPv4address / reg-name                                 RFC 3986 section 3.2.2
+host = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=\-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+)
+
+# field-line = field-name ":" OWS field-value OWS                                RFC 9112 section 5
+field_line = re.compile(rb"(" + TOKEN + rb"):(" + FIELD_CONTENT + rb"*)")
+
+# *( field-line CRLF )                                                           RFC 9112 section 2.1
+field_lines = re.compile(rb"(?:" + TOKEN + rb":" + FIELD_CONTENT + rb"*\r\n)*")
+
+# A byte that can stand nowhere in a head: a control byte, a bare CR or a bare LF   RFC 9112 section 2.2
+# A CR at the very end of what has come so far may still be followed by its LF.
+forbidden_in_head = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+
+# Content-Length = 1*DIGIT                                                       RFC 9110 section 8.6
+# 18 digits are more than any disk holds and fit in 64 bits for whoever reads the request next.
+content_length = re.compile(rb"[0-9]{1,18}")
+
+# chunk-size = 1*HEXDIG                                                          RFC 9112 section 7.1
+# chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )       RFC 9112 section 7.1.1
+# 16 digits are what 64 bits hold.
+chunk_line = re.compile(
+    rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*"
+    + TOKEN
+    + rb"(?:[ \t]*=[ \t]*(?:"
+    + TOKEN
+    + rb"|"
+    + QUOTED_STRING
+    + rb"))?)*)"
+)
+
+# status-code SP [ reason-phrase ]                                               RFC 9112 section 4
+# 1xx are not final answers, so an application cannot give one.
+status = re.compile(rb"([2-9][0-9]{2}) " + FIELD_CONTENT + rb"*")
+
+# field-name = token                                                             RFC 9110 section 5.1
+field_name = re.compile(TOKEN)
+
+# field-value                                                                    RFC 9110 section 5.5
+field_value = re.compile(FIELD_CONTENT + rb"*")

@@ -1,0 +1,145 @@
+"""Listening sockets: TCP, IPv6, Unix and inherited ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import Final
+
+from wizgy.errors import BindError
+
+WILDCARDS: Final = ("", "0.0.0.0", "::")
+
+
+class Listener:
+    """One listening socket, not blocking.
+
+    Args:
+        sock: the socket, bound and listening.
+        path: the path of a Unix socket that this process made, else empty.
+    """
+
+    def __init__(self, sock: socket.socket, path: str = "") -> None:
+        self.sock = sock
+        self.path = path
+        self.is_unix = sock.family == socket.AF_UNIX
+        sock.setblocking(False)
+        if not self.is_unix:
+            # Accepted sockets inherit it. Answers leave in whole writes, so there is nothing to gather.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def host(self) -> str:
+        """The address it is bound to; for a Unix socket ``unix:PATH``."""
+        return f"unix:{self.sock.getsockname()}" if self.is_unix else str(self.sock.getsockname()[0])
+
+    @property
+    def port(self) -> int:
+        """The port it is bound to; 0 for a Unix socket."""
+        return 0 if self.is_unix else int(self.sock.getsockname()[1])
+
+    @property
+    def server_name(self) -> str:
+        """A value for ``SERVER_NAME``, which may not be empty (PEP 3333)."""
+        if self.is_unix:
+            return "localhost"
+        return socket.gethostname() if self.host in WILDCARDS else self.host
+
+    @property
+    def ready_line(self) -> str:
+        """What tells a person or a test that requests are accepted here."""
+        if self.is_unix:
+            return f"wizgy: Serving HTTP on {self.host} ..."
+        return f"wizgy: Serving HTTP on {self.host} port {self.port} ..."
+
+    def accept(self) -> tuple[socket.socket, tuple[str, str]]:
+        """Accept a connection: its socket, not blocking, and the client's address and port.
+
+        Raises:
+            OSError: none waits, or none can be accepted now.
+        """
+        sock, address = self.sock.accept()
+        sock.setblocking(False)
+        return sock, ("", "") if self.is_unix else (address[0], str(address[1]))
+
+    def close(self) -> None:
+        """Stop listening in this process."""
+        self.sock.close()
+
+    def remove(self) -> None:
+        """Remove the path of a Unix socket that this process made."""
+        if self.path:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass  # somebody else did
+
+
+def open_listener(address: str, backlog: int) -> Listener:
+    """Listen on ``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH`` or ``fd:N``.
+
+    Args:
+        address: where to listen, as `wizgy.config.bind_address` accepts it.
+        backlog: how many connections the kernel queues.
+
+    Raises:
+        BindError: the address is taken, not this machine's, or not permitted.
+    """
+    try:
+        if address.startswith("unix:"):
+            return _open_unix(address.removeprefix("unix:"), backlog)
+        if address.startswith("fd:"):
+            sock = socket.socket(fileno=int(address.removeprefix("fd:")))
+            sock.listen(backlog)
+            return Listener(sock)
+        host, _, port = address.rpartition(":")
+        return _open_tcp(host.strip("[]"), int(port), backlog)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BindError(
+            f"Cannot listen on {address}: {reason}. Choose another --bind, or stop what uses it."
+        ) from None
+
+
+def _open_tcp(host: str, port: int, backlog: int) -> Listener:
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = info[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # So that 0.0.0.0 and [::] can be bound side by side, the same on every system.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return Listener(sock)
+
+
+def _open_unix(path: str, backlog: int) -> Listener:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        sock.bind(path)
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return Listener(sock, path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more; anything else that stands there stays."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)

@@ -1,0 +1,113 @@
+"""From ``module:attr`` to a WSGI application."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Final, cast
+
+from wizgy.errors import LoadError, UsageError
+from wizgy.wsgi import Application
+
+ATTRIBUTES: Final = ("application", "app")
+"""What is looked for in a module when no attribute is named."""
+
+_reference = re.compile(
+    r"(?P<module>[^:]+?)(?::(?P<attributes>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?)?"
+)
+
+
+def load_application(reference: str) -> Application:
+    """Import a WSGI application.
+
+    Args:
+        reference: ``module:attr``, ``module:attr.attr``, ``module:factory()``, ``module`` or
+            ``path/to/file.py:attr``. The current folder is importable.
+
+    Raises:
+        UsageError: the reference has another form.
+        LoadError: the module cannot be imported, has no such attribute, or it is not callable. Its text holds
+            the traceback of an application that failed.
+    """
+    match = _reference.fullmatch(reference)
+    if match is None:
+        raise UsageError(
+            f"{reference!r} is not of the form module:callable, as in flaskapp:app or flaskapp:create_app()."
+        )
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module = _import(match["module"])
+    application = _find(module, match["attributes"])
+    if match["call"]:
+        try:
+            application = application()  # type: ignore[operator]
+        except Exception as error:
+            raise LoadError(_explain(f"{reference} failed:", error)) from None
+    if not callable(application):
+        raise LoadError(f"{reference} is a {type(application).__name__}, not a WSGI callable.")
+    return cast(Application, application)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        if name.endswith(".py"):
+            return _import_file(Path(name))
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise LoadError(
+                f"There is no module {name!r} in {os.getcwd()} or among the installed packages. "
+                "Name another, or the folder that it is in with --chdir."
+            ) from None
+        raise LoadError(_explain(f"Importing {name} failed:", error)) from None
+    except BaseException as error:  # whatever a module does when it is imported, SystemExit included
+        raise LoadError(_explain(f"Importing {name} failed:", error)) from None
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise LoadError(f"There is no file {path}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+def _find(module: ModuleType, attributes: str | None) -> object:
+    if attributes is None:
+        for name in ATTRIBUTES:
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise LoadError(
+            f"{module.__name__} has neither 'application' nor 'app'; name one as {module.__name__}:callable."
+        )
+    found: object = module
+    for name in attributes.split("."):
+        if not hasattr(found, name):
+            raise LoadError(f"{module.__name__} has no {attributes!r}.")
+        found = getattr(found, name)
+    return found
+
+
+def _explain(text: str, error: BaseException) -> str:
+    """Add the traceback, from the application's own first line on."""
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    return f"{text}\n{''.join(lines).rstrip()}"
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == __file__ or "importlib" in filename

@@ -1,0 +1,240 @@
+"""What wizgy says: the error log, the access log and the wire dump.
+
+Rules of this file:
+
+- One request is one line, in one write, whatever the client put into it: control bytes, quotes and backslashes
+  are escaped.
+- A log that cannot be written never fails a request.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from wizgy.errors import UsageError
+from wizgy.http.request import RequestHead
+
+MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+DAYS: Final = "Mon Tue Wed Thu Fri Sat Sun".split()
+
+logger = logging.getLogger("wizgy")
+
+
+class Exchange(NamedTuple):
+    """One request and its answer.
+
+    Args:
+        client: the client's address and port.
+        head: the request head, or None where none could be read.
+        status: the answer's status code, or 0 where the client was gone before there was one.
+        content_sent: bytes of content that were sent.
+        duration: seconds from the end of the request head to the end of the application's work.
+    """
+
+    client: tuple[str, str]
+    head: RequestHead | None
+    status: int
+    content_sent: int
+    duration: float
+
+
+class ErrorLog:
+    """Tells operators what went wrong, through the logger ``wizgy`` of `logging`."""
+
+    def report(self, text: str, error: BaseException | None = None) -> None:
+        """Log a fault, with the traceback of `error`."""
+        try:
+            logger.error(text, exc_info=error)
+        except Exception:  # an application's own handler may raise; the request goes on
+            logging.lastResort = None
+
+
+class LineFormatter(logging.Formatter):
+    """One event a line, or as a JSON object; tracebacks follow as text, or inside of the object.
+
+    Args:
+        as_json: whether to write JSON.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__(
+            "%(asctime)s wizgy[%(process)d] %(levelname)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z"
+        )
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        if not self._as_json:
+            return super().format(record)
+        event: dict[str, Any] = {
+            "time": self.formatTime(record, self.datefmt),
+            "level": record.levelname.lower(),
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event)
+
+
+def configure(level: str, log_format: str) -> None:
+    """Send the logger ``wizgy`` to standard error.
+
+    Args:
+        level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+        log_format: ``text`` or ``json``.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter(log_format == "json"))
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+class AccessLog:
+    """One line for each request.
+
+    Args:
+        path: a file to append to, or ``-`` for standard output.
+        line_format: ``combined`` or ``json``.
+
+    Raises:
+        UsageError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str, line_format: str) -> None:
+        self._format = format_json if line_format == "json" else format_combined
+        if path == "-":
+            self._descriptor = sys.stdout.fileno()
+            return
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(Path(path), flags, 0o640)
+        except OSError as error:
+            raise UsageError(f"--access-log {path} cannot be opened: {error.strerror}.") from None
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if self._descriptor > 2:
+            os.close(self._descriptor)
+
+    def write(self, exchange: Exchange) -> None:
+        """Write the line of one request."""
+        line = self._format(exchange, time.time()) + "\n"
+        try:
+            os.write(self._descriptor, line.encode("ascii"))
+        except OSError:
+            pass  # the device is full or gone; the request is not to blame
+
+
+def format_combined(exchange: Exchange, now: float) -> str:
+    """The combined log format of Apache httpd.
+
+    Args:
+        exchange: the request and its answer.
+        now: seconds since the epoch.
+    """
+    head = exchange.head
+    request = referer = user_agent = "-"
+    if head is not None:
+        line, values = head.line, head.fields.values
+        request = f"{line.method} {escape(line.target)} HTTP/1.{line.minor}"
+        referer = escape(values.get("referer", "-"))
+        user_agent = escape(values.get("user-agent", "-"))
+    when = time.localtime(now)
+    zone = time.strftime("%z", when)
+    stamp = f"{when.tm_mday:02d}/{MONTHS[when.tm_mon - 1]}/{time.strftime('%Y:%H:%M:%S', when)} {zone}"
+    return (
+        f"{exchange.client[0] or '-'} - - [{stamp}] "
+        f'"{request}" {exchange.status} {exchange.content_sent} "{referer}" "{user_agent}"'
+    )
+
+
+def format_json(exchange: Exchange, now: float) -> str:
+    """One JSON object.
+
+    Args:
+        exchange: the request and its answer.
+        now: seconds since the epoch.
+    """
+    head = exchange.head
+    record: dict[str, object] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(now)),
+        "remote_addr": exchange.client[0],
+        "method": head.line.method if head else None,
+        "target": head.line.target if head else None,
+        "protocol": f"HTTP/1.{head.line.minor}" if head else None,
+        "status": exchange.status,
+        "content_length": exchange.content_sent,
+        "duration": round(exchange.duration, 6),
+        "referer": head.fields.values.get("referer") if head else None,
+        "user_agent": head.fields.values.get("user-agent") if head else None,
+    }
+    return json.dumps(record)
+
+
+_unsafe = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
+
+
+def escape(text: str) -> str:
+    """Escape all that could end a quoted string or a line."""
+    return _unsafe.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+class Trace:
+    """The wire dump of ``--trace``: what came after ``<``, what went after ``>``, as ``curl -v`` has it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def received(self, data: bytes) -> None:
+        """Show bytes of a request."""
+        self._show("<", data)
+
+    def sent(self, data: bytes) -> None:
+        """Show bytes of an answer."""
+        self._show(">", data)
+
+    def sent_file(self, count: int) -> None:
+        """Say that bytes of a file follow."""
+        self._show(">", b"[%d bytes of a file]" % count)
+
+    def _show(self, sign: str, data: bytes) -> None:
+        lines = data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        shown = "".join(f"{sign} {_printable(line)}\n" for line in lines)
+        with self._lock:
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+
+
+_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+def _printable(line: bytes) -> str:
+    text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
+    return _control.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def http_date(now: float) -> str:
+    """A time as IMF-fixdate, without the locale of `time.strftime`.
+
+    Args:
+        now: seconds since the epoch.
+
+    Source: RFC 9110 section 5.6.7
+    """
+    when = time.gmtime(now)
+    return (
+        f"{DAYS[when.tm_wday]}, {when.tm_mday:02d} {MONTHS[when.tm_mon - 1]} {when.tm_year:04d} "
+        f"{when.tm_hour:02d}:{when.tm_min:02d}:{when.tm_sec:02d} GMT"
+    )

@@ -1,0 +1,247 @@
+"""What waits to be sent on one connection: in memory, in a spool file, or in the application's own file.
+
+An application's thread never waits for a client. What the client does not take at once is kept here, and the
+selector sends it on. Little of it is kept in memory; more goes to a temporary file; when that is full too, the
+output is congested, and the application is not asked for more until the client has taken some.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from typing import BinaryIO, Final, cast
+
+from wizgy.wsgi import Disconnected
+
+MEMORY_LIMIT: Final = 256 * 1024
+"""Bytes kept in memory for one connection before the rest goes to a file."""
+SPOOL_LIMIT: Final = 256 * 1024 * 1024
+"""Bytes kept in a file for one connection before the application must pause."""
+FILE_STEP: Final = 1 << 20
+"""The most bytes of a file to send before another connection has its turn."""
+
+
+class FileSegment:
+    """Part of an open file; the descriptor is its own.
+
+    Args:
+        descriptor: a descriptor to duplicate.
+        offset: where the part begins, in bytes.
+        count: how many bytes it has.
+    """
+
+    __slots__ = ("count", "descriptor", "offset")
+
+    def __init__(self, descriptor: int, offset: int, count: int) -> None:
+        self.descriptor = os.dup(descriptor)
+        self.offset = offset
+        self.count = count
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.descriptor)
+
+
+class Output:
+    """Bytes on their way to one client, in order. Any thread may call any method.
+
+    Args:
+        sock: a non-blocking stream socket.
+
+    Attributes:
+        broken: whether the client is gone. Nothing more is sent.
+        sent: bytes sent since the connection began.
+    """
+
+    __slots__ = ("_lock", "_memory", "_queue", "_sock", "_spool", "_spool_end", "broken", "sent")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._queue: deque[memoryview | FileSegment] = deque()
+        self._memory = 0  # bytes of the queue that are in memory
+        self._spool: FileSegment | None = None  # the last segment, while it may still grow
+        self._spool_end = 0
+        self.broken = False
+        self.sent = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def is_congested(self) -> bool:
+        """Whether more waits than may be kept."""
+        if self._spool is not None and self._spool_end > SPOOL_LIMIT:
+            return True
+        return self._memory > MEMORY_LIMIT  # there was no room in the file system
+
+    def send(self, data: bytes) -> None:
+        """Send `data`, or keep what the client does not take at once.
+
+        Raises:
+            Disconnected: the client is gone.
+        """
+        with self._lock:
+            if self._queue:
+                self._flush()
+            if not self._queue:
+                sent = self._send_now(data)
+                if sent == len(data):
+                    return
+                self._keep(memoryview(data)[sent:])
+            else:
+                self._keep(memoryview(data))
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> None:
+        """Send part of a regular file; the caller may close its descriptor after this.
+
+        Raises:
+            Disconnected: the client is gone.
+        """
+        with self._lock:
+            self._refuse_broken()
+            self._spool = None  # what comes later must stay behind this file
+            self._queue.append(FileSegment(descriptor, offset, count))
+            self._flush()
+
+    def flush(self) -> bool:
+        """Send on what waits, as much as the client takes now.
+
+        Returns:
+            Whether the client might take more at once, but others should have their turn first.
+
+        Raises:
+            Disconnected: the client is gone.
+        """
+        with self._lock:
+            return self._flush()
+
+    def abort(self) -> None:
+        """Drop what waits and make both directions of the socket end."""
+        self.broken = True
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was faster
+
+    def close(self) -> None:
+        """Drop what waits. Called once, before the socket is closed."""
+        with self._lock:
+            self.broken = True
+            for item in self._queue:
+                if isinstance(item, FileSegment):
+                    item.close()
+            self._queue.clear()
+            self._spool = None
+
+    def _refuse_broken(self) -> None:
+        if self.broken:
+            raise Disconnected
+
+    def _send_now(self, data: bytes | memoryview) -> int:
+        self._refuse_broken()
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.broken = True
+            raise Disconnected from None
+        self.sent += sent
+        return sent
+
+    def _keep(self, data: memoryview) -> None:
+        if self._spool is not None or self._memory + len(data) > MEMORY_LIMIT:
+            if self._spool_data(data):
+                return
+        self._spool = None  # what comes later must stay behind this piece
+        self._queue.append(data)
+        self._memory += len(data)
+
+    def _spool_data(self, data: memoryview) -> bool:
+        """Append to the spool file; False where the file system has no room."""
+        segment, end = self._spool, self._spool_end
+        try:
+            if segment is None:
+                segment, end = open_spool(), 0
+            written = 0
+            while written < len(data):
+                written += os.pwrite(segment.descriptor, data[written:], end + written)
+        except OSError:
+            if segment is not None and segment is not self._spool:
+                segment.close()
+            return False  # memory takes it, and the application pauses
+        if segment is not self._spool:
+            self._queue.append(segment)
+            self._spool = segment
+        self._spool_end = end + len(data)
+        segment.count += len(data)
+        return True
+
+    def _flush(self) -> bool:
+        budget = FILE_STEP
+        while self._queue:
+            if budget <= 0:
+                return True
+            item = self._queue[0]
+            sent = self._send_segment(item, budget) if isinstance(item, FileSegment) else self._send_piece(item)
+            if sent == 0:
+                return False  # the client takes no more now
+            budget -= sent
+        return False
+
+    def _send_piece(self, piece: memoryview) -> int:
+        """Send the piece of memory at the front of the queue."""
+        sent = self._send_now(piece)
+        self._memory -= sent
+        if sent == len(piece):
+            self._queue.popleft()
+        else:
+            self._queue[0] = piece[sent:]
+        return sent
+
+    def _send_segment(self, segment: FileSegment, most: int) -> int:
+        """Send up to `most` bytes of the file at the front of the queue."""
+        self._refuse_broken()
+        try:
+            sent = os.sendfile(
+                self._sock.fileno(), segment.descriptor, segment.offset, min(segment.count, most)
+            )
+        except BlockingIOError:
+            return 0
+        except OSError:
+            sent = 0
+        if sent == 0:  # the client is gone, or the file became shorter than it was
+            self.broken = True
+            raise Disconnected
+        segment.offset += sent
+        segment.count -= sent
+        self.sent += sent
+        if segment.count == 0:
+            self._queue.popleft()
+            segment.close()
+            if segment is self._spool:
+                self._spool = None
+        return sent
+
+
+def open_spool() -> FileSegment:
+    """An empty spool.
+
+    Raises:
+        OSError: the file system has no room, or there is no temporary folder.
+    """
+    with open_temporary_file() as file:
+        return FileSegment(file.fileno(), 0, 0)
+
+
+def open_temporary_file() -> BinaryIO:
+    """An empty temporary file that has no name, so that it is gone with whoever holds it.
+
+    Raises:
+        OSError: there is no room or no temporary folder.
+    """
+    import tempfile  # not at the top: it costs ten milliseconds of the start, and few requests need it
+
+    return cast(BinaryIO, tempfile.TemporaryFile())

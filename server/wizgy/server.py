@@ -1,0 +1,114 @@
+"""The two ways in from Python: `serve` for a process of its own, `make_server` inside of another."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from wizgy import supervisor
+from wizgy.config import check_keywords
+from wizgy.engine import Engine
+from wizgy.listeners import Listener, open_listener
+from wizgy.wsgi import Application
+
+
+def serve(application: Application, **settings: object) -> None:
+    """Serve an application as the ``wizgy`` command does: worker processes, signals, ready lines.
+
+    Args:
+        application: the WSGI application.
+        settings: those of ``wizgy --help``, with underscores for dashes.
+
+    Raises:
+        UsageError: a setting is unknown or has a value that will not do.
+        BindError: an address cannot be listened on.
+        SystemExit: the server has stopped; its code is that of the command.
+
+    Source: PEP 3333
+    """
+    raise SystemExit(supervisor.run(lambda: application, check_keywords(settings)))
+
+
+class Server:
+    """A server inside of a process that does other things too; handles no signals.
+
+    Args:
+        listener: the listening socket; the server closes it.
+        engine: what serves on it.
+
+    Attributes:
+        server_address: ``(host, port)`` that it listens on, or the path of a Unix socket.
+    """
+
+    def __init__(self, listener: Listener, engine: Engine) -> None:
+        self._listener = listener
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._started = False
+        self._closed = False
+        self.server_address: tuple[str, int] | str = (
+            listener.host.removeprefix("unix:") if listener.is_unix else (listener.host, listener.port)
+        )
+
+    def serve_forever(self) -> None:
+        """Serve until another thread calls `shutdown`."""
+        with self._lock:
+            if self._closed:
+                return
+            if not self._started:
+                self._started = True
+                self._engine.start()
+        try:
+            self._engine.wait()
+        except BaseException:  # an interrupt from the keyboard, say
+            self.shutdown()
+            raise
+
+    def shutdown(self) -> None:
+        """Finish the requests that run, then stop. Returns when that is done."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._started:
+                self._engine.drain()
+                self._engine.wait()
+            self._listener.close()
+            self._listener.remove()
+
+    def __enter__(self) -> Server:
+        """Nothing starts before `serve_forever`."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Shut down."""
+        self.shutdown()
+
+
+def make_server(address: tuple[str, int] | str, application: Application, **settings: object) -> Server:
+    """Make a server for an application, listening already.
+
+    Args:
+        address: ``(host, port)``, or the path of a Unix socket. Port 0 picks a free one.
+        application: the WSGI application.
+        settings: those of ``wizgy --help`` that concern one process, with underscores for dashes.
+
+    Raises:
+        UsageError: a setting is unknown or has a value that will not do.
+        BindError: the address cannot be listened on.
+
+    Source: PEP 3333
+    """
+    config = check_keywords(settings)
+    if isinstance(address, str):
+        where = f"unix:{address}"
+    else:
+        host, port = address
+        where = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
+    listener = open_listener(where, config.backlog)
+    return Server(listener, Engine(application, config, [listener]))

@@ -1,0 +1,450 @@
+"""PEP 3333: from a request to the application and from what it returns to a response.
+
+Rules of this file, each with its section of PEP 3333:
+
+- "environ Variables": `environ` is a dict of native strings; what a client may forge never collides with what
+  the server sets, so field names with ``_`` and the field Proxy are left out.
+- "The start_response() Callable": nothing is sent before the first content that is not empty; all of the head
+  is checked when it is given; a second call needs `exc_info`.
+- "Handling the Content-Length Header": never more than Content-Length, and a connection that got less closes.
+- "Specification Details": `close()` of the iterable is called exactly once, whatever happens.
+- No exception of an application, SystemExit and KeyboardInterrupt included, ends the thread that called it.
+
+Nothing here knows sockets: bytes go to a `Channel`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Protocol
+from urllib.parse import unquote_to_bytes
+
+from wizgy.errors import ApplicationError
+from wizgy.http import response as http
+from wizgy.http.request import RequestHead
+
+Environ = dict[str, Any]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+StartResponse = Callable[..., Callable[[bytes], None]]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+FILE_BLOCK: Final = 65536
+_LARGEST_MEMO: Final = 1024
+
+
+class Disconnected(Exception):
+    """The client is gone: what is sent now reaches nobody. Ends an application's iteration, quietly."""
+
+
+class Channel(Protocol):
+    """Where a response goes. Every method may raise `Disconnected`."""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, or keep them until the client takes them. Never waits."""
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> None:
+        """Send `count` bytes of a regular file from `offset`. The descriptor may be closed after the call."""
+
+    def is_closing(self) -> bool:
+        """Whether the connection will close after this response, whatever the client wishes."""
+
+    def is_congested(self) -> bool:
+        """Whether more is kept than should be: the application is asked for no more until it is less."""
+
+
+class FileWrapper:
+    """``wsgi.file_wrapper``: an iterable over a file-like object, sent by the kernel where that can be done.
+
+    Args:
+        filelike: an object with ``read(size)``, and a ``close()`` if it wants to be closed.
+        block_size: how many bytes to read at a time.
+
+    Source: PEP 3333, "Optional Platform-Specific File Handling"
+    """
+
+    def __init__(self, filelike: BinaryIO, block_size: int = FILE_BLOCK) -> None:
+        self.filelike = filelike
+        self.block_size = block_size
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        data = self.filelike.read(self.block_size)
+        if not data:
+            raise StopIteration
+        return data
+
+
+def server_environ(
+    *, name: str, port: str, scheme: str, multithread: bool, multiprocess: bool
+) -> Environ:
+    """The part of `environ` that is the same for every request of a listener.
+
+    Args:
+        name: ``SERVER_NAME``; not empty.
+        port: ``SERVER_PORT``; not empty.
+        scheme: ``http`` or ``https``.
+        multithread: whether two threads of this process may call the application at once.
+        multiprocess: whether another process may call the application at the same time.
+
+    Source: PEP 3333, "environ Variables"
+    """
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": multithread,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.input_terminated": True,
+    }
+
+
+_names: dict[str, str | None] = {
+    "content-type": "CONTENT_TYPE",
+    "content-length": None,  # set from the content that came
+    "transfer-encoding": None,  # undone here; an application that saw it would decode a second time
+    "proxy": None,  # HTTP_PROXY is a setting of HTTP clients (httpoxy)
+}
+
+
+def variable_name(field_name: str) -> str | None:
+    """The key of a lower-case field name in `environ`, or None where it stays out.
+
+    Source: PEP 3333, "environ Variables"; RFC 3875 section 4.1.18
+    """
+    try:
+        return _names[field_name]
+    except KeyError:
+        name = None if "_" in field_name else "HTTP_" + field_name.upper().replace("-", "_")
+        if len(_names) < _LARGEST_MEMO:
+            _names[field_name] = name
+        return name
+
+
+def build_environ(
+    server: Environ, head: RequestHead, content: BinaryIO, content_length: int, client: tuple[str, str]
+) -> Environ:
+    """Make the `environ` of a request.
+
+    Args:
+        server: the part that is the same for every request (`server_environ`).
+        head: the request head.
+        content: the whole content, at its start.
+        content_length: its length in bytes.
+        client: the client's address and port; both empty for a Unix socket.
+
+    Source: PEP 3333, "environ Variables"
+    """
+    environ = server.copy()
+    line = head.line
+    path = line.path
+    environ["REQUEST_METHOD"] = line.method
+    environ["REQUEST_URI"] = line.target
+    environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+    environ["QUERY_STRING"] = line.query
+    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if line.minor else "HTTP/1.0"
+    environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client
+    environ["wsgi.input"] = content
+    for name, value in head.fields.values.items():
+        key = variable_name(name)
+        if key is not None:
+            environ[key] = value
+    if line.authority:
+        environ["HTTP_HOST"] = line.authority
+    # Present when the request had content, even an empty one.
+    if head.chunked or "content-length" in head.fields.values:
+        environ["CONTENT_LENGTH"] = str(content_length)
+    return environ
+
+
+class Response:
+    """One call of the application, from `start` to the end of what it returned.
+
+    Args:
+        head: the request head.
+        environ: the request's environ.
+        channel: where the bytes go.
+        keep_alive: whether the connection may be used again.
+        date_line: the Date field line.
+        server_line: the Server field line, or nothing.
+        report: called with a sentence, and the exception if there is one, when the application is at fault.
+
+    Attributes:
+        code: the status code that was sent, or 0 while none was.
+        content_sent: how many bytes of content were sent.
+        keep_alive: whether the connection may be used again.
+        aborted: whether the response was cut short, so that the client must notice.
+        ends_at_close: whether the end of the connection is the end of the content (HTTP/1.0).
+    """
+
+    __slots__ = (
+        "_channel",
+        "_checked",
+        "_date_line",
+        "_environ",
+        "_framing",
+        "_iterable",
+        "_iterator",
+        "_line",
+        "_remaining",
+        "_report",
+        "_server_line",
+        "aborted",
+        "code",
+        "content_sent",
+        "ends_at_close",
+        "keep_alive",
+    )
+
+    def __init__(
+        self,
+        head: RequestHead,
+        environ: Environ,
+        channel: Channel,
+        *,
+        keep_alive: bool,
+        date_line: bytes,
+        server_line: bytes,
+        report: Callable[[str, BaseException | None], None],
+    ) -> None:
+        self._line = head.line
+        self._environ = environ
+        self._channel = channel
+        self._date_line = date_line
+        self._server_line = server_line
+        self._report = report
+        self._checked: http.CheckedHead | None = None
+        self._framing = http.Framing.NONE
+        self._remaining = 0  # bytes of content that Content-Length still promises
+        self._iterable: Iterable[bytes] | None = None
+        self._iterator: Iterator[bytes] | None = None
+        self.code = 0
+        self.content_sent = 0
+        self.keep_alive = keep_alive
+        self.aborted = False
+        self.ends_at_close = False
+
+    def start(self, application: Application) -> bool:
+        """Call the application and send what it returns.
+
+        Returns:
+            Whether the response is complete. If not, the channel is congested: call `resume` later.
+        """
+        try:
+            iterable = self._iterable = application(self._environ, self.start_response)
+            kind = type(iterable)
+            if kind is list or kind is tuple:
+                self._send_sequence(iterable)  # type: ignore[arg-type]
+            elif kind is not FileWrapper or not self._send_file(iterable):  # type: ignore[arg-type]
+                self._iterator = iter(iterable)
+        except BaseException as error:  # the thread outlives whatever the application does
+            self._fail(error)
+            return True
+        return self.resume()
+
+    def resume(self) -> bool:
+        """Go on where `start` or the last `resume` stopped.
+
+        Returns:
+            Whether the response is complete.
+        """
+        try:
+            if self._iterator is not None:
+                for data in self._iterator:
+                    self._send(data)
+                    if self.code and (self._framing is http.Framing.NONE or self._remaining < 0):
+                        break  # nothing of what would follow is sent
+                    if self._channel.is_congested():
+                        return False
+            self._finish()
+        except BaseException as error:
+            self._fail(error)
+        else:
+            self._close()
+        return True
+
+    def abandon(self) -> None:
+        """Give up a response that is not complete, because its client is gone."""
+        self._fail(Disconnected())
+
+    def start_response(
+        self, status: str, headers: http.Fields, exc_info: ExcInfo | None = None, /
+    ) -> Callable[[bytes], None]:
+        """The callable that an application gets.
+
+        Raises:
+            ApplicationError: the head cannot be sent, or it is the second call without `exc_info`.
+
+        Source: PEP 3333, "The start_response() Callable"
+        """
+        if exc_info is not None:
+            try:
+                if self.code:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no circular reference through the traceback
+        elif self._checked is not None:
+            raise ApplicationError("start_response was called a second time without exc_info.")
+        self._checked = http.check_head(status, headers)
+        return self.write
+
+    def write(self, data: bytes, /) -> None:
+        """The callable that `start_response` returns.
+
+        Source: PEP 3333, "The write() Callable"
+        """
+        self._send(data)
+
+    def _send_sequence(self, pieces: list[bytes] | tuple[bytes, ...]) -> None:
+        """Send a list or tuple at once: its length is known, and no code of the application runs between."""
+        content = pieces[0] if len(pieces) == 1 else b"".join(map(_bytes_only, pieces))
+        known_length = len(_bytes_only(content))
+        if self.code:  # after write(); what it sent decided the framing
+            self._send(content)
+        elif content:
+            self._send(content, known_length)
+
+    def _send(self, data: bytes, known_length: int | None = None) -> None:
+        """Send one piece of content, with the head before the first that is not empty."""
+        _bytes_only(data)
+        if not data:
+            return
+        head = b"" if self.code else self._begin(known_length)
+        framing = self._framing
+        if framing is http.Framing.NONE:
+            data = b""
+        elif framing is http.Framing.LENGTH:
+            data = self._cut(data)
+        self.content_sent += len(data)
+        if framing is http.Framing.CHUNKED:
+            data = http.build_chunk(data)
+        if head or data:
+            self._channel.send(head + data)
+
+    def _begin(self, known_length: int | None) -> bytes:
+        """Build the head; from here on there is no way back."""
+        if self._checked is None:
+            raise ApplicationError("The application gave content before it called start_response.")
+        self.keep_alive = self.keep_alive and not self._channel.is_closing()
+        head = http.build_head(
+            self._checked,
+            minor=self._line.minor,
+            is_head=self._line.method == "HEAD",
+            keep_alive=self.keep_alive,
+            known_length=known_length,
+            date_line=self._date_line,
+            server_line=self._server_line,
+        )
+        self.code = self._checked.code
+        self._framing = head.framing
+        self._remaining = head.content_length
+        self.ends_at_close = head.framing is http.Framing.CLOSE
+        if self.ends_at_close:
+            self.keep_alive = False
+        return head.data
+
+    def _cut(self, data: bytes) -> bytes:
+        """Cut what goes past Content-Length: the client would take it for the next response."""
+        remaining = self._remaining
+        self._remaining = remaining - len(data)
+        if self._remaining >= 0:
+            return data
+        if remaining >= 0:
+            self._report("The application gave more content than its Content-Length; it was cut.", None)
+        self._remaining = -1
+        return data[: max(remaining, 0)]
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """Have the kernel send a regular file; False where the wrapper must be iterated instead."""
+        # Only Python's own file objects: a GzipFile has a fileno() too, of bytes that are not its content.
+        filelike = wrapper.filelike
+        if type(filelike) not in (io.BufferedReader, io.BufferedRandom, io.FileIO) or self.code:
+            return False
+        descriptor, offset = filelike.fileno(), filelike.tell()
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        count = max(status.st_size - offset, 0)
+        head = self._begin(count)
+        if self._framing is http.Framing.LENGTH:
+            count = min(count, self._remaining)
+            self._remaining -= count
+        elif self._framing is not http.Framing.CLOSE:
+            count = 0
+        self.content_sent += count
+        self._channel.send(head)
+        if count:
+            self._channel.send_file(descriptor, offset, count)
+        return True
+
+    def _finish(self) -> None:
+        """End a response whose application gave all that it had."""
+        if not self.code:
+            # The answer to HEAD may come without the content whose length it should tell.
+            self._channel.send(self._begin(None if self._line.method == "HEAD" else 0))
+        if self._framing is http.Framing.CHUNKED:
+            self._channel.send(http.LAST_CHUNK)
+        elif self._framing is http.Framing.LENGTH and self._remaining > 0:
+            self._report(
+                f"The application gave {self._remaining} bytes less than its Content-Length.", None
+            )
+            self._abort()
+
+    def _fail(self, error: BaseException) -> None:
+        """Answer 500 if nothing was sent, else make the client see that the response is not whole."""
+        self._close()
+        if isinstance(error, Disconnected):
+            self._abort()
+            return
+        self._report("The application failed.", error)
+        if self.code:
+            self._abort()
+            return
+        self.code = 500
+        answer = http.build_error(
+            500,
+            "Internal Server Error",
+            date_line=self._date_line,
+            server_line=self._server_line,
+            is_head=self._line.method == "HEAD",
+        )
+        self.keep_alive = False
+        try:
+            self._channel.send(answer)
+        except Disconnected:
+            self._abort()
+
+    def _abort(self) -> None:
+        self.aborted = True
+        self.keep_alive = False
+
+    def _close(self) -> None:
+        """Call `close()` of the iterable, once."""
+        iterable, self._iterable, self._iterator = self._iterable, None, None
+        close = getattr(iterable, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except BaseException as error:
+            self._report("close() of the application's iterable failed.", error)
+
+
+def _bytes_only(data: bytes) -> bytes:
+    if not isinstance(data, bytes):
+        raise ApplicationError(f"The application gave {type(data).__name__}; content must be bytes.")
+    return data
