@@ -6,6 +6,7 @@ A value is looked for in this order: flag, environment variable, file, default.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def _as_text(value: object) -> str:
 def setting(
     default: object,
     kind: Callable[[str], object],
-    help: str,  # noqa: A002 - the name that argparse has for it
+    help: str,
     *,
     metavar: str = "",
     unit: str = "",
@@ -193,9 +194,7 @@ class Config:
     threads: int = setting(
         8, whole_number(1), "Threads of each worker that may run the application.", metavar="N"
     )
-    chdir: str = setting(
-        "", text, "Folder to change to before the application is loaded.", metavar="DIR"
-    )
+    chdir: str = setting("", text, "Folder to change to before the application is loaded.", metavar="DIR")
     backlog: int = setting(
         1024, whole_number(1), "Connections that the kernel queues.", metavar="N", unit="connections"
     )
@@ -355,7 +354,8 @@ def from_file(path: str | None) -> dict[str, object]:
     if path is None and not file.is_file():
         return {}
     try:
-        import tomllib  # not at the top: CPython 3.10 has none, and most starts need none
+        # Not at the top: CPython 3.10 has none, and most starts need none.
+        tomllib: Any = importlib.import_module("tomllib")
     except ModuleNotFoundError:
         if path is None:
             return {}
@@ -367,8 +367,7 @@ def from_file(path: str | None) -> dict[str, object]:
     if path is None:
         document = document.get("tool", {}).get("wizgy", {})
     return {
-        name: find_setting(name, str(file)).parse(value, f"{file}: {name}")
-        for name, value in document.items()
+        name: find_setting(name, str(file)).parse(value, f"{file}: {name}") for name, value in document.items()
     }
 
 
@@ -398,7 +397,6 @@ def check_keywords(settings: Mapping[str, object]) -> Config:
         UsageError: one is unknown or has a value that will not do.
     """
     values = {
-        name: find_setting(name, "wizgy").parse(value, f"setting {name}")
-        for name, value in settings.items()
+        name: find_setting(name, "wizgy").parse(value, f"setting {name}") for name, value in settings.items()
     }
     return Config(**cast(dict[str, Any], values))

@@ -6,7 +6,7 @@ of the application it *offers* the leadership, and whoever takes the offer goes 
 
 - the thread itself, when the call returns and nobody took it: the usual end of a quick call;
 - a standby thread that the watcher wakes, when one call has lasted a whole tick;
-- a standby thread that is woken before the call, when the calls of late have been slow;
+- a standby thread that is woken before the call, when the last few calls have been slow;
 - any other thread that comes out of a call.
 
 So a quick application runs at the speed of one thread, and a slow one gets all of them. There is always either
@@ -39,8 +39,9 @@ TICK: Final = 0.001
 """Seconds after which a call of the application counts as slow."""
 QUIET_TICKS: Final = 50
 """Ticks without a call after which the watcher sleeps."""
-SMOOTHING: Final = 0.125
-"""Weight of the newest call in the moving average of their durations."""
+SLOW_STREAK: Final = 3
+"""Slow calls in a row after which the leadership is passed on before the next. An average would do worse: one
+call that the system interrupted would make many quick ones pay for a hand-off, which slows them in turn."""
 ACCEPT_BATCH: Final = 64
 """Connections to accept before others have their turn."""
 SPARE_DESCRIPTORS: Final = 64
@@ -49,6 +50,8 @@ ACCEPT_PAUSE: Final = 0.1
 """Seconds to wait when the system has no descriptor left."""
 NOTICE_INTERVAL: Final = 60.0
 """Seconds between two notices of the same trouble."""
+
+FAULT: Final = "A fault in wizgy itself, please report it."
 
 FREE_THREADED: Final = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
@@ -92,9 +95,7 @@ class EpollPoller:
 
     def add_connection(self, descriptor: int) -> None:
         """Watch a connection for both directions."""
-        self._epoll.register(
-            descriptor, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-        )
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
 
     def rearm(self, descriptor: int, wants_write: bool) -> None:
         """Nothing to do: every change is reported, once."""
@@ -294,7 +295,7 @@ class Engine:
         self._offers: deque[None] = deque([None])
         self._standbys: deque[threading.Lock] = deque()
         self._calls = 0
-        self._average = 1.0 if FREE_THREADED else 0.0
+        self._slow_calls = SLOW_STREAK if FREE_THREADED else 0  # in a row
         self._watching = False
         self._activity = threading.Event()
 
@@ -345,8 +346,8 @@ class Engine:
                 continue
             try:
                 self._lead()
-            except Exception:
-                logger.exception("A fault in wizgy itself; please report it.")
+            except Exception:  # noqa: BLE001 - whatever it was, somebody must go on polling
+                logger.exception(FAULT)
                 self._offers.append(None)
 
     def _stand_by(self) -> None:
@@ -406,7 +407,13 @@ class Engine:
         if connection.pending:
             connection.pending = False
             connection.readable = True
-        if connection.advance():
+        try:
+            due = connection.advance()
+        except Exception:  # noqa: BLE001 - one connection's fault is not the others'
+            logger.exception(FAULT)
+            connection.close()
+            due = False
+        if due:
             leading = self._call(connection)
         if connection.state is State.CLOSED:
             return leading
@@ -440,15 +447,21 @@ class Engine:
         """
         self._calls += 1
         self._offers.append(None)
-        if self._average > TICK:
+        if self._slow_calls >= SLOW_STREAK:
             self._wake_standby()
         if not self._watching:
             self._watching = True
             self._activity.set()
         began = perf_counter()
-        connection.respond()
-        if not FREE_THREADED:
-            self._average += (perf_counter() - began - self._average) * SMOOTHING
+        try:
+            connection.respond()
+        except Exception:  # noqa: BLE001 - one connection's fault is not the others'
+            logger.exception(FAULT)
+            connection.close()
+        if perf_counter() - began > TICK:
+            self._slow_calls += 1
+        elif not FREE_THREADED:
+            self._slow_calls = 0
         try:
             self._offers.pop()
         except IndexError:
@@ -525,9 +538,7 @@ class Engine:
             self._poller.remove(descriptor)
         if reason and monotonic() - self._noticed > NOTICE_INTERVAL:
             self._noticed = monotonic()
-            logger.warning(
-                "New connections wait: %s (%d are open).", reason, len(self._connections)
-            )
+            logger.warning("New connections wait: %s (%d are open).", reason, len(self._connections))
 
     def _keep_house(self) -> None:
         """What is looked at once for each polling."""

@@ -27,10 +27,14 @@ def check(url: str) -> str:
 
     Source: RFC 9110 section 15
     """
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError as error:
+        return f"{url!r} is not a URL: {error}"
+    if not host or parts.scheme != "http":
         return f"{url!r} is not an http URL"
-    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"Connection": "close"})

@@ -18,9 +18,7 @@ from wizgy.wsgi import Application
 ATTRIBUTES: Final = ("application", "app")
 """What is looked for in a module when no attribute is named."""
 
-_reference = re.compile(
-    r"(?P<module>[^:]+?)(?::(?P<attributes>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?)?"
-)
+_reference = re.compile(r"(?P<module>[^:]+?)(?::(?P<attributes>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?)?")
 
 
 def load_application(reference: str) -> Application:
@@ -48,7 +46,7 @@ def load_application(reference: str) -> Application:
     if match["call"]:
         try:
             application = application()  # type: ignore[operator]
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 - whatever a factory does, SystemExit included
             raise LoadError(_explain(f"{reference} failed:", error)) from None
     if not callable(application):
         raise LoadError(f"{reference} is a {type(application).__name__}, not a WSGI callable.")
@@ -67,7 +65,7 @@ def _import(name: str) -> ModuleType:
                 "Name another, or the folder that it is in with --chdir."
             ) from None
         raise LoadError(_explain(f"Importing {name} failed:", error)) from None
-    except BaseException as error:  # whatever a module does when it is imported, SystemExit included
+    except BaseException as error:  # noqa: BLE001 - whatever a module does when it is imported, SystemExit included
         raise LoadError(_explain(f"Importing {name} failed:", error)) from None
 
 

@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple
 from wizgy.errors import UsageError
 from wizgy.http.request import RequestHead
 
-MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-DAYS: Final = "Mon Tue Wed Thu Fri Sat Sun".split()
+MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+DAYS: Final = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
 logger = logging.getLogger("wizgy")
 
@@ -53,8 +53,8 @@ class ErrorLog:
         """Log a fault, with the traceback of `error`."""
         try:
             logger.error(text, exc_info=error)
-        except Exception:  # an application's own handler may raise; the request goes on
-            logging.lastResort = None
+        except Exception:  # noqa: BLE001 - an application's own handler may raise; the request goes on
+            pass
 
 
 class LineFormatter(logging.Formatter):
@@ -65,9 +65,7 @@ class LineFormatter(logging.Formatter):
     """
 
     def __init__(self, as_json: bool) -> None:
-        super().__init__(
-            "%(asctime)s wizgy[%(process)d] %(levelname)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z"
-        )
+        super().__init__("%(asctime)s wizgy[%(process)d] %(levelname)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:

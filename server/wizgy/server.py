@@ -35,14 +35,16 @@ class Server:
     Args:
         listener: the listening socket; the server closes it.
         engine: what serves on it.
+        patience: seconds that `shutdown` waits for the engine; a thread may be stuck in the application.
 
     Attributes:
         server_address: ``(host, port)`` that it listens on, or the path of a Unix socket.
     """
 
-    def __init__(self, listener: Listener, engine: Engine) -> None:
+    def __init__(self, listener: Listener, engine: Engine, patience: float) -> None:
         self._listener = listener
         self._engine = engine
+        self._patience = patience
         self._lock = threading.Lock()
         self._started = False
         self._closed = False
@@ -72,7 +74,7 @@ class Server:
             self._closed = True
             if self._started:
                 self._engine.drain()
-                self._engine.wait()
+                self._engine.wait(self._patience)
             self._listener.close()
             self._listener.remove()
 
@@ -111,4 +113,5 @@ def make_server(address: tuple[str, int] | str, application: Application, **sett
         host, port = address
         where = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
     listener = open_listener(where, config.backlog)
-    return Server(listener, Engine(application, config, [listener]))
+    engine = Engine(application, config, [listener])
+    return Server(listener, engine, config.graceful_timeout + supervisor.KILL_AFTER)

@@ -104,7 +104,7 @@ def run(load: Load, config: Config) -> int:
     listeners: list[Listener] = []
     try:
         for address in config.bind:
-            listeners.append(open_listener(address, config.backlog))
+            listeners.append(open_listener(address, config.backlog))  # noqa: PERF401 - those before a bad one
         return Supervisor(load, config, listeners).run()
     finally:
         for listener in listeners:
@@ -262,15 +262,13 @@ class Supervisor:
         self._spawn_at = monotonic() + self._back_off
 
 
-def _become_worker(
-    load: Load, config: Config, listeners: list[Listener], status: int, lifeline: int
-) -> None:
+def _become_worker(load: Load, config: Config, listeners: list[Listener], status: int, lifeline: int) -> None:
     """Run a worker in the process just forked, and end the process."""
     exit_code = EXIT_WORKER_FAILED
     try:
         exit_code = work(load, config, listeners, status, lifeline)
         atexit._run_exitfuncs()  # those of the application
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in this process
         traceback.print_exc()
     finally:
         try:

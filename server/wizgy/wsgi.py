@@ -83,9 +83,7 @@ class FileWrapper:
         return data
 
 
-def server_environ(
-    *, name: str, port: str, scheme: str, multithread: bool, multiprocess: bool
-) -> Environ:
+def server_environ(*, name: str, port: str, scheme: str, multithread: bool, multiprocess: bool) -> Environ:
     """The part of `environ` that is the same for every request of a listener.
 
     Args:
@@ -251,7 +249,7 @@ class Response:
                 self._send_sequence(iterable)  # type: ignore[arg-type]
             elif kind is not FileWrapper or not self._send_file(iterable):  # type: ignore[arg-type]
                 self._iterator = iter(iterable)
-        except BaseException as error:  # the thread outlives whatever the application does
+        except BaseException as error:  # noqa: BLE001 - the thread outlives whatever the application does
             self._fail(error)
             return True
         return self.resume()
@@ -271,7 +269,7 @@ class Response:
                     if self._channel.is_congested():
                         return False
             self._finish()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             self._fail(error)
         else:
             self._close()
@@ -399,9 +397,7 @@ class Response:
         if self._framing is http.Framing.CHUNKED:
             self._channel.send(http.LAST_CHUNK)
         elif self._framing is http.Framing.LENGTH and self._remaining > 0:
-            self._report(
-                f"The application gave {self._remaining} bytes less than its Content-Length.", None
-            )
+            self._report(f"The application gave {self._remaining} bytes less than its Content-Length.", None)
             self._abort()
 
     def _fail(self, error: BaseException) -> None:
@@ -440,7 +436,7 @@ class Response:
             return
         try:
             close()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             self._report("close() of the application's iterable failed.", error)
 
 

@@ -167,10 +167,7 @@ class ChunkedDecoder:
             return 2
         self._trailer_bytes += len(line) + 2
         self._trailer_count += 1
-        if (
-            self._trailer_count > self._limits.header_count
-            or self._trailer_bytes > self._limits.header_bytes
-        ):
+        if self._trailer_count > self._limits.header_count or self._trailer_bytes > self._limits.header_bytes:
             raise HeaderFieldsTooLarge("The trailer section is too large.")
         if not grammar.field_line.fullmatch(line):
             raise explain_field_lines(line + b"\r\n")

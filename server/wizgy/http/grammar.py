@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-# tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~"
+# tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~"  # noqa: ERA001
 #         / DIGIT / ALPHA                                                        RFC 9110 section 5.6.2
 TCHAR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 

@@ -134,7 +134,7 @@ class HeadReader:
         if self._scanned == 0:
             line_end = buffer.find(b"\r\n")
             end = buffer.find(b"\r\n\r\n", max(line_end, 0))
-            if 0 < line_end <= self._limits.request_line and 0 < end:
+            if 0 < line_end <= self._limits.request_line and end > 0:
                 if end - line_end <= self._limits.header_bytes:
                     block = bytes(buffer[line_end + 2 : end + 2])
                     head = self._parse(bytes(buffer[:line_end]), block)
@@ -305,9 +305,7 @@ def explain_field_lines(block: bytes) -> RequestError:
         if line[:1] in (b" ", b"\t"):
             return BadRequest("A field line is folded or begins with white space.")
         if grammar.forbidden_in_head.search(line + b"\r\n"):
-            return BadRequest(
-                "A control byte, a bare CR or a bare LF stands in the head; lines end in CRLF."
-            )
+            return BadRequest("A control byte, a bare CR or a bare LF stands in the head; lines end in CRLF.")
         name, colon, _ = line.partition(b":")
         if not colon:
             return BadRequest("A field line has no colon.")
