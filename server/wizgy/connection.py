@@ -538,7 +538,8 @@ class Connection:
             str(error),
             date_line=service.date_line,
             server_line=service.server_line,
-            is_head=self._head is not None and self._head.line.method == "HEAD",
+            # Where no head could be read, its first word may still tell that content would not be understood.
+            is_head=self._head.line.method == "HEAD" if self._head else self._buffer.startswith(b"HEAD "),
         )
         self._answer(error.status, answer, keep_alive=False)
 

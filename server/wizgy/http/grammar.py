@@ -70,8 +70,8 @@ chunk_line = re.compile(
 )
 
 # status-code SP [ reason-phrase ]                                               RFC 9112 section 4
-# 1xx are not final answers, so an application cannot give one.
-status = re.compile(rb"([2-9][0-9]{2}) " + FIELD_CONTENT + rb"*")
+# 1xx are not final answers, so an application cannot give one; RFC 9110 section 15 ends the range at 599.
+status = re.compile(rb"([2-5][0-9]{2}) " + FIELD_CONTENT + rb"*")
 
 # field-name = token                                                             RFC 9110 section 5.1
 field_name = re.compile(TOKEN)

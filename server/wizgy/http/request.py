@@ -208,8 +208,10 @@ def refuse_forbidden(buffer: bytearray, start: int, end: int) -> None:
 
     Source: RFC 9112 section 2.2, RFC 9110 section 5.5
     """
-    # One byte before the start is looked at as well: a CR there makes an LF at the start a line end.
-    window = bytes(buffer[max(start - 1, 0) : end + 1])
+    # A CR before the start is looked at as well: it makes an LF at the start a line end. An LF there is not, for
+    # its own CR stands outside the window.
+    first = start - 1 if start and buffer[start - 1] == 0x0D else start
+    window = bytes(buffer[first : end + 1])
     if grammar.forbidden_in_head.search(window):
         raise BadRequest("A control byte, a bare CR or a bare LF stands in the head; lines end in CRLF.")
 

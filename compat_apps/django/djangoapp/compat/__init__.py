@@ -1,0 +1,1 @@
+"""A Django app with the routes that every compat app has, and one model."""

@@ -1,0 +1,1 @@
+"""What the tests share: the frameworks of `matrix.toml`, a server process, and the target."""
