@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -22,6 +23,8 @@ def main(arguments: list[str]) -> int:
     name, *options = arguments
     url = f"http://{name}:{PORT}"
     suites = ["tests/contract", "tests/conformance"]
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", "160")  # else the reason of a failure is cut off
     # The root file system is read-only, so pytest can keep no cache.
     status = pytest.main(
         [*suites, "--framework", name, "--url", url, "-p", "no:cacheprovider", *options]

@@ -1,0 +1,1 @@
+"""The images and the compose services, with a real Docker engine."""

@@ -1,0 +1,47 @@
+"""The application that the server tests serve: each route does one thing that a server must live with."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+StartResponse = Callable[..., Any]
+
+BLOCK = b"0123456789abcdef" * 4096
+
+
+def blocks(size: int) -> Iterator[bytes]:
+    """Yield `size` bytes in blocks of 64 KiB."""
+    while size > 0:
+        yield BLOCK[:size]
+        size -= len(BLOCK)
+
+
+def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterable[bytes]:
+    """Do what the path says."""
+    if path == "sleep":
+        time.sleep(int(argument) / 1000)
+        return b"slept\n"
+    if path == "big":
+        return blocks(int(argument))
+    if path == "upload":
+        return b"%d\n" % len(environ["wsgi.input"].read())
+    if path == "exit":
+        sys.exit(7)
+    values = {"pid": os.getpid(), "threads": threading.active_count()}
+    return b"%d\n" % values[path] if path in values else b"hello\n"
+
+
+def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """The application."""
+    path, _, argument = environ["PATH_INFO"].lstrip("/").partition("/")
+    content = answer(environ, path, argument)
+    fields = [("Content-Type", "text/plain")]
+    if path == "big":
+        fields.append(("Content-Length", argument))
+    start_response("200 OK", fields)
+    return [content] if isinstance(content, bytes) else content
