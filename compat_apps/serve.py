@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WRONG_USAGE = 2
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> int:  # noqa: RET503 - the last line does not return
     """Become wizgy, serving the framework that is named first; return only on wrong usage."""
     document = tomllib.loads((ROOT / "matrix.toml").read_text(encoding="utf-8"))
     frameworks = document["frameworks"]

@@ -26,9 +26,7 @@ def main(arguments: list[str]) -> int:
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "160")  # else the reason of a failure is cut off
     # The root file system is read-only, so pytest can keep no cache.
-    status = pytest.main(
-        [*suites, "--framework", name, "--url", url, "-p", "no:cacheprovider", *options]
-    )
+    status = pytest.main([*suites, "--framework", name, "--url", url, "-p", "no:cacheprovider", *options])
     verdict = "passed" if status == pytest.ExitCode.OK else "FAILED, see the lines above"
     print(f"conformance: {frameworks[name].title} at {url}: {verdict}")
     return int(status)

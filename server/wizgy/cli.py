@@ -90,8 +90,10 @@ def to_toml(config: Config) -> str:
     """The settings as a TOML document that `--config` reads."""
     lines = []
     for name, value in dataclasses.asdict(config).items():
-        # JSON's strings, numbers, booleans and arrays of strings are TOML's too.
-        lines.append(f"{name} = {json.dumps(value)}")
+        # JSON's numbers, booleans and arrays of strings are TOML's too, and its strings but for two things: TOML
+        # has no surrogate pairs, and wants DEL escaped.
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"{name} = {text}")
     return "\n".join(lines)
 
 

@@ -66,6 +66,8 @@ class Setting:
         """
         try:
             if self.repeatable and isinstance(value, (list, tuple)):
+                if not value:
+                    raise ValueError("expected one at least")
                 return tuple(self.kind(_as_text(item)) for item in value)
             if self.repeatable:
                 return tuple(self.kind(item) for item in _as_text(value).split(","))
@@ -191,9 +193,7 @@ class Config:
         repeatable=True,
     )
     workers: int = setting(1, whole_number(1), "Worker processes.", metavar="N")
-    threads: int = setting(
-        8, whole_number(1), "Threads of each worker that may run the application.", metavar="N"
-    )
+    threads: int = setting(8, whole_number(1), "Threads of each worker that may run the application.", metavar="N")
     chdir: str = setting("", text, "Folder to change to before the application is loaded.", metavar="DIR")
     backlog: int = setting(
         1024, whole_number(1), "Connections that the kernel queues.", metavar="N", unit="connections"
@@ -205,9 +205,7 @@ class Config:
         metavar="N",
         unit="connections",
     )
-    server_header: str = setting(
-        "wizgy", line_of_text, "Value of the Server field; empty for none.", metavar="TEXT"
-    )
+    server_header: str = setting("wizgy", line_of_text, "Value of the Server field; empty for none.", metavar="TEXT")
     header_timeout: float = setting(
         10.0,
         seconds(0.1),
@@ -219,8 +217,7 @@ class Config:
     body_timeout: float = setting(
         30.0,
         seconds(0.1),
-        "Time without progress of a request's content; it must also come at 500 bytes a second "
-        "in the long run.",
+        "Time without progress of a request's content; it must also come at 500 bytes a second in the long run.",
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",
@@ -236,8 +233,7 @@ class Config:
     write_timeout: float = setting(
         30.0,
         seconds(0.1),
-        "Time in which the client takes nothing of an answer; it must also take 500 bytes a second "
-        "in the long run.",
+        "Time in which the client takes nothing of an answer; it must also take 500 bytes a second in the long run.",
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",
@@ -366,14 +362,10 @@ def from_file(path: str | None) -> dict[str, object]:
         raise UsageError(f"{file} cannot be read: {error}.") from None
     if path is None:
         document = document.get("tool", {}).get("wizgy", {})
-    return {
-        name: find_setting(name, str(file)).parse(value, f"{file}: {name}") for name, value in document.items()
-    }
+    return {name: find_setting(name, str(file)).parse(value, f"{file}: {name}") for name, value in document.items()}
 
 
-def make_config(
-    flags: Mapping[str, object], file: str | None, environment: Mapping[str, str] | None = None
-) -> Config:
+def make_config(flags: Mapping[str, object], file: str | None, environment: Mapping[str, str] | None = None) -> Config:
     """Put the settings together: flags over environment over file over defaults.
 
     Args:
@@ -396,7 +388,5 @@ def check_keywords(settings: Mapping[str, object]) -> Config:
     Raises:
         UsageError: one is unknown or has a value that will not do.
     """
-    values = {
-        name: find_setting(name, "wizgy").parse(value, f"setting {name}") for name, value in settings.items()
-    }
+    values = {name: find_setting(name, "wizgy").parse(value, f"setting {name}") for name, value in settings.items()}
     return Config(**cast(dict[str, Any], values))

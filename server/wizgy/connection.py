@@ -90,9 +90,7 @@ class Service:
 
     def __post_init__(self) -> None:
         config = self.config
-        self.limits = Limits(
-            config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body
-        )
+        self.limits = Limits(config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body)
         name = config.server_header.encode("latin-1")
         self.server_line = b"Server: " + name + b"\r\n" if name else b""
 
@@ -163,9 +161,7 @@ class Connection:
         "state",
     )
 
-    def __init__(
-        self, service: Service, sock: socket.socket, client: tuple[str, str], environ: Environ
-    ) -> None:
+    def __init__(self, service: Service, sock: socket.socket, client: tuple[str, str], environ: Environ) -> None:
         self._service = service
         self._sock = sock
         self._client = client

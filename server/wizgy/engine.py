@@ -77,6 +77,9 @@ class Poller(Protocol):
     def poll(self, timeout: float) -> list[tuple[int, bool]]:
         """Wait up to `timeout` seconds: descriptors, and whether the peer has hung up."""
 
+    def close(self) -> None:
+        """Free what the system holds for it. Only `rearm` and `forget` may be called after this."""
+
 
 class EpollPoller:
     """Edge-triggered epoll: a connection is registered once, and nothing is re-armed for a request."""
@@ -107,6 +110,10 @@ class EpollPoller:
         """Wait up to `timeout` seconds."""
         hang_up = self._hang_up
         return [(descriptor, bool(mask & hang_up)) for descriptor, mask in self._epoll.poll(timeout)]
+
+    def close(self) -> None:
+        """Close the epoll."""
+        self._epoll.close()
 
 
 class SelectorPoller:
@@ -160,11 +167,17 @@ class SelectorPoller:
             found.append((key.fd, True))  # unknown, so whoever reads looks for the end of input
         return found
 
+    def close(self) -> None:
+        """Close the selector."""
+        self._selector.close()
+
 
 class Wake:
-    """Interrupts the leader's waiting."""
+    """Interrupts the leader's waiting. Any thread may call `set`, also after `close`."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
         self._receiver, self._sender = os.pipe()
         os.set_blocking(self._receiver, False)
         os.set_blocking(self._sender, False)
@@ -172,10 +185,13 @@ class Wake:
 
     def set(self) -> None:
         """Make the descriptor readable."""
-        try:
-            os.write(self._sender, b"\0")
-        except BlockingIOError:
-            pass  # it is readable already
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                os.write(self._sender, b"\0")
+            except BlockingIOError:
+                pass  # it is readable already
 
     def clear(self) -> None:
         """Make it not readable."""
@@ -183,6 +199,14 @@ class Wake:
             os.read(self._receiver, 4096)
         except BlockingIOError:
             pass
+
+    def close(self) -> None:
+        """Close both ends; a thread that comes late finds them closed, and not another file in their place."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._receiver)
+                os.close(self._sender)
 
 
 class Timers:
@@ -284,7 +308,7 @@ class Engine:
         self._wake = Wake()
         self._poller: Poller = poller or self._choose_poller()
         self._connections: dict[int, Connection] = {}
-        self._most_connections = config.max_connections or most_descriptors() - SPARE_DESCRIPTORS
+        self._most_connections = config.max_connections or most_connections()
         self._accepting = False
         self._accept_again = 0.0  # when to try again after the system had no descriptor left
         self._noticed = 0.0
@@ -335,6 +359,14 @@ class Engine:
         """Stop at once."""
         self._stopping = True
         self._wake.set()
+
+    # Called by the leader when it has stopped, or by whoever made an engine that never started.
+    def close(self) -> None:
+        """Free what the engine holds, besides the listeners."""
+        self._poller.close()
+        self._wake.close()
+        if self._service.access_log is not None:
+            self._service.access_log.close()
 
     def _serve(self) -> None:
         """What each thread does: lead, or stand by."""
@@ -494,6 +526,9 @@ class Engine:
 
     def _expire(self, now: float) -> None:
         for connection in self._timers.take_expired(now):
+            if connection.deadline > now:  # its owner moved it meanwhile, and took it for scheduled still
+                self._timers.set(connection, connection.deadline)
+                continue
             owned = connection.claim.acquire(blocking=False)
             due = connection.expire(owned)
             if owned:
@@ -593,9 +628,14 @@ class Engine:
         self._activity.set()
         for _ in range(self._config.threads):
             self._wake_standby()
-        if self._service.access_log is not None:
-            self._service.access_log.close()
+        self.close()
         self._stopped.set()
+
+
+def most_connections() -> int:
+    """How many connections this process may have: where descriptors are few, half of them."""
+    descriptors = most_descriptors()
+    return max(descriptors - SPARE_DESCRIPTORS, descriptors // 2)
 
 
 def most_descriptors() -> int:

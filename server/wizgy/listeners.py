@@ -97,9 +97,7 @@ def open_listener(address: str, backlog: int) -> Listener:
         return _open_tcp(host.strip("[]"), int(port), backlog)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise BindError(
-            f"Cannot listen on {address}: {reason}. Choose another --bind, or stop what uses it."
-        ) from None
+        raise BindError(f"Cannot listen on {address}: {reason}. Choose another --bind, or stop what uses it.") from None
 
 
 def _open_tcp(host: str, port: int, backlog: int) -> Listener:

@@ -121,8 +121,10 @@ class AccessLog:
 
     def close(self) -> None:
         """Close the file; standard output stays open."""
-        if self._descriptor > 2:
-            os.close(self._descriptor)
+        # A thread that is late writes to nowhere, and not to another file that has the descriptor by then.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor > 2:
+            os.close(descriptor)
 
     def write(self, exchange: Exchange) -> None:
         """Write the line of one request."""

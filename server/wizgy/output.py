@@ -205,9 +205,7 @@ class Output:
         """Send up to `most` bytes of the file at the front of the queue."""
         self._refuse_broken()
         try:
-            sent = os.sendfile(
-                self._sock.fileno(), segment.descriptor, segment.offset, min(segment.count, most)
-            )
+            sent = os.sendfile(self._sock.fileno(), segment.descriptor, segment.offset, min(segment.count, most))
         except BlockingIOError:
             return 0
         except OSError:

@@ -75,6 +75,8 @@ class Server:
             if self._started:
                 self._engine.drain()
                 self._engine.wait(self._patience)
+            else:
+                self._engine.close()
             self._listener.close()
             self._listener.remove()
 

@@ -36,6 +36,15 @@ LONGEST_BACK_OFF: Final = 10.0
 """Seconds to wait before a worker is replaced that failed to start; doubled each time."""
 KILL_AFTER: Final = 2.0
 """Seconds that a worker gets on top of the graceful timeout."""
+CAUGHT: Final = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGCHLD,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+"""The signals that mean something to the supervisor."""
 EXIT_STOPPED: Final = 0
 EXIT_WORKER_FAILED: Final = 1
 
@@ -85,6 +94,7 @@ class Worker:
         self.status = status
         self.started = monotonic()
         self.ready = False
+        self.stopping = False  # whether it was told to, so that one more or fewer can be counted
 
 
 def run(load: Load, config: Config) -> int:
@@ -138,14 +148,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until stopped; returns the exit status."""
-        self._signals.catch(
-            signal.SIGTERM,
-            signal.SIGINT,
-            signal.SIGCHLD,
-            signal.SIGHUP,
-            signal.SIGTTIN,
-            signal.SIGTTOU,
-        )
+        self._signals.catch(*CAUGHT)
         self._selector.register(self._signals.descriptor, selectors.EVENT_READ)
         while self._exit_code is None or self._workers:
             if self._exit_code is None:
@@ -154,7 +157,7 @@ class Supervisor:
         return self._exit_code
 
     def _spawn_missing(self) -> None:
-        while len(self._workers) < self._wanted and monotonic() >= self._spawn_at:
+        while self._count_staying() < self._wanted and monotonic() >= self._spawn_at:
             self._spawn()
 
     def _wait(self) -> None:
@@ -172,7 +175,7 @@ class Supervisor:
         due = []
         if self._kill_at is not None:
             due.append(self._kill_at)
-        if self._exit_code is None and len(self._workers) < self._wanted:
+        if self._exit_code is None and self._count_staying() < self._wanted:
             due.append(self._spawn_at)
         return max(min(due) - monotonic(), 0.0) if due else None
 
@@ -180,6 +183,9 @@ class Supervisor:
         status, status_end = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        # A signal for the new worker waits until it has a pipe of its own: in the one that it inherits it would
+        # be a signal for the supervisor.
+        signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         pid = os.fork()
         if pid == 0:
             os.close(status)
@@ -187,6 +193,7 @@ class Supervisor:
             self._selector.close()
             self._signals.close()
             _become_worker(self._load, self._config, self._listeners, status_end, self._lifeline)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
         os.close(status_end)
         worker = self._workers[pid] = Worker(pid, status)
         self._selector.register(status, selectors.EVENT_READ, worker)
@@ -212,7 +219,7 @@ class Supervisor:
             self._wanted += 1
         elif number is signal.SIGTTOU and self._wanted > 1:
             self._wanted -= 1
-            os.kill(min(self._workers), signal.SIGTERM)
+            self._stop_surplus()
         elif number is signal.SIGHUP:
             logger.warning("HUP: reloading is not implemented yet; restart to load new code.")
 
@@ -226,6 +233,16 @@ class Supervisor:
         for listener in self._listeners:
             listener.close()  # the workers have their own; the last one to close refuses
         self._signal_workers(signal.SIGTERM)
+
+    def _stop_surplus(self) -> None:
+        """Have the oldest workers stop that are too many; there may be none while a dead one awaits its successor."""
+        staying = [worker for worker in self._workers.values() if not worker.stopping]
+        for worker in staying[: max(len(staying) - self._wanted, 0)]:
+            worker.stopping = True
+            os.kill(worker.pid, signal.SIGTERM)
+
+    def _count_staying(self) -> int:
+        return sum(not worker.stopping for worker in self._workers.values())
 
     def _signal_workers(self, number: signal.Signals) -> None:
         for pid in self._workers:
@@ -248,7 +265,7 @@ class Supervisor:
         if worker.status in self._selector.get_map():
             self._read_status(worker)
         os.close(worker.status)
-        if self._exit_code is not None or len(self._workers) >= self._wanted:
+        if self._exit_code is not None or worker.stopping:
             return  # it was asked to stop
         if not self._announced:
             # Nothing has ever worked, so trying again would not either. The worker has said why.
@@ -297,6 +314,7 @@ def work(load: Load, config: Config, listeners: list[Listener], status: int, lif
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
     try:
         application = load()
         engine = Engine(application, config, listeners, multiprocess=config.workers > 1)
@@ -309,8 +327,9 @@ def work(load: Load, config: Config, listeners: list[Listener], status: int, lif
     with selectors.DefaultSelector() as selector:
         selector.register(signals.descriptor, selectors.EVENT_READ)
         selector.register(lifeline, selectors.EVENT_READ)
-        selector.select()
+        orphaned = any(key.fd == lifeline for key, _ in selector.select())
     engine.drain()
-    for listener in listeners:
-        listener.remove()
+    if orphaned:  # else the supervisor does it, once the last worker has ended
+        for listener in listeners:
+            listener.remove()
     return EXIT_STOPPED if engine.wait(config.graceful_timeout + KILL_AFTER) else EXIT_WORKER_FAILED

@@ -169,9 +169,7 @@ def iterate_schema_errors(document: Mapping[str, Any]) -> Iterator[str]:
 def _validator() -> jsonschema.Draft202012Validator:
     schema = json.loads((HERE / "schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(
-        schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-    )
+    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
 
 
 def _name_place(document: Mapping[str, Any], path: list[str | int]) -> str:
@@ -228,9 +226,7 @@ def _build_response(table: Mapping[str, Any]) -> ExpectedResponse:
     status = table["status"]
     return ExpectedResponse(
         statuses=tuple(str(s) for s in (status if isinstance(status, list) else [status])),
-        headers=tuple(
-            (name.lower(), re.compile(pattern)) for name, pattern in table.get("headers", {}).items()
-        ),
+        headers=tuple((name.lower(), re.compile(pattern)) for name, pattern in table.get("headers", {}).items()),
         no_headers=tuple(name.lower() for name in table.get("no_headers", ())),
         body=table["body"].encode("latin-1") if "body" in table else None,
         body_matches=_compile(table.get("body_matches")),
@@ -248,9 +244,7 @@ def _compile(pattern: str | None) -> re.Pattern[bytes] | None:
     return None if pattern is None else re.compile(pattern.encode("latin-1"))
 
 
-def select_cases(
-    cases: Iterable[Case], framework: str | None = None, ids: Iterable[str] = ()
-) -> tuple[Case, ...]:
+def select_cases(cases: Iterable[Case], framework: str | None = None, ids: Iterable[str] = ()) -> tuple[Case, ...]:
     """Select the cases which hold for a compat app, and of them those with the given ids, if any.
 
     Raises:

@@ -13,8 +13,7 @@ from tests.conformance.reader import Response
 def is_status_expected(status: int, patterns: Sequence[str]) -> bool:
     """Tell whether a status matches one of ``"400"`` or ``"4xx"``."""
     return any(
-        str(status) == pattern or (pattern.endswith("xx") and str(status)[0] == pattern[0])
-        for pattern in patterns
+        str(status) == pattern or (pattern.endswith("xx") and str(status)[0] == pattern[0]) for pattern in patterns
     )
 
 

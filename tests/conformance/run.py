@@ -52,9 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--level", action="append", choices=LEVELS, help="only cases of this level")
     parser.add_argument("--split", type=_positive, metavar="BYTES", help="send at most so many bytes at a time")
-    parser.add_argument(
-        "--jobs", type=_positive, default=8, help="cases at the same time (default: %(default)s)"
-    )
+    parser.add_argument("--jobs", type=_positive, default=8, help="cases at the same time (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every result to a file")
     parser.add_argument("--verbose", action="store_true", help="show passing exchanges as well")
     return parser.parse_args(arguments)

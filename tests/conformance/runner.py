@@ -143,11 +143,7 @@ class Attempt:
     def is_answered(self) -> bool:
         """Whether exactly the expected answers have come."""
         reader = self.reader
-        return (
-            not reader.error
-            and not reader.pending
-            and not find_outcome_differences(self.outcome, reader.responses)
-        )
+        return not reader.error and not reader.pending and not find_outcome_differences(self.outcome, reader.responses)
 
     def is_hopeless(self) -> bool:
         """Whether nothing that can still come makes this outcome true."""
@@ -155,10 +151,7 @@ class Attempt:
         return bool(
             self.reader.error
             or len(responses) > len(self.outcome.responses)
-            or any(
-                difference.startswith("answer ")
-                for difference in find_outcome_differences(self.outcome, responses)
-            )
+            or any(difference.startswith("answer ") for difference in find_outcome_differences(self.outcome, responses))
         )
 
     def explain(self, *, probed: bool, ended: End | None) -> str | None:
@@ -434,8 +427,7 @@ class _Player:
         answered = [len(attempt.outcome.responses) + 1 for attempt in self._attempts]
         self._read_until(
             lambda: any(
-                len(attempt.reader.responses) >= count
-                for attempt, count in zip(self._attempts, answered, strict=True)
+                len(attempt.reader.responses) >= count for attempt, count in zip(self._attempts, answered, strict=True)
             ),
             self._deadline,
         )

@@ -197,9 +197,7 @@ def test_forwarded_fields_of_a_stranger(target: Target) -> None:
     assert json_object(target.get("/url", headers=forwarded)) == json_object(target.get("/url"))
 
 
-@pytest.mark.parametrize(
-    "text", ["plain", "naïve", "日本語", "😀", "two words", "100%", "a+b", "x=1&y", "~tilde-._"]
-)
+@pytest.mark.parametrize("text", ["plain", "naïve", "日本語", "😀", "two words", "100%", "a+b", "x=1&y", "~tilde-._"])
 def test_path_segment(target: Target, text: str) -> None:
     """A percent-encoded UTF-8 path segment is decoded exactly once (PEP 3333, Unicode Issues)."""
     assert json_object(target.get(f"/utf8/{quote(text, safe='')}"))["text"] == text

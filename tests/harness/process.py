@@ -108,9 +108,7 @@ class ServerProcess:
         To wait for something new, take `len(process.stderr)` before causing it as `start`.
         """
         compiled = re.compile(pattern, re.MULTILINE)
-        return self._wait_for(
-            f"{pattern!r} on standard error", lambda: compiled.search(self.stderr, start), timeout
-        )
+        return self._wait_for(f"{pattern!r} on standard error", lambda: compiled.search(self.stderr, start), timeout)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process that was started, not to its workers."""

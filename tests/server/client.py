@@ -37,9 +37,7 @@ def wait_until(find: Callable[[], _Found], what: str, timeout: float = TIMEOUT) 
 
 def start(*arguments: str, app: str = "served:app", environment: dict[str, str] | None = None) -> ServerProcess:
     """Start a server for `served.app` on a free port and wait until it is ready."""
-    process = ServerProcess(
-        ["--chdir", str(FOLDER), "--bind", "127.0.0.1:0", *arguments, app], environment=environment
-    )
+    process = ServerProcess(["--chdir", str(FOLDER), "--bind", "127.0.0.1:0", *arguments, app], environment=environment)
     try:
         process.wait_ready()
     except BaseException:

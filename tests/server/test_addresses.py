@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.harness.process import ServerProcess, ServerProcessError
-from tests.server.client import FOLDER, HELLO, connect, get, is_alive, is_refused, read_answer, start, wait_until
+from tests.server.client import (
+    FOLDER,
+    HELLO,
+    connect,
+    get,
+    is_alive,
+    is_refused,
+    read_answer,
+    start,
+    wait_until,
+)
 
 
 def serve(*arguments: str) -> ServerProcess:

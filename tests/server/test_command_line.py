@@ -22,9 +22,7 @@ READS_TOML = sys.version_info >= (3, 11)
 """Whether the standard library, and so wizgy, reads TOML."""
 
 
-def run(
-    *arguments: str, environment: dict[str, str] | None = None, directory: Path = FOLDER
-) -> tuple[int, str, str]:
+def run(*arguments: str, environment: dict[str, str] | None = None, directory: Path = FOLDER) -> tuple[int, str, str]:
     """Run the command to its end: exit status, standard output, standard error."""
     process = ServerProcess(arguments, environment=environment, directory=directory)
     try:
@@ -89,8 +87,16 @@ def test_no_application() -> None:
         (["--bind", "[::1]:99999", "served:app"], {}, "a port from 0 to 65535"),
         (["--threads"], {}, "--help"),
         (["served:app", "another:app"], {}, "--help"),
-        (["served:app"], {"WIZGY_THREAD": "4"}, "WIZGY_THREAD: there is no setting 'thread'. Did you mean threads?"),
-        (["served:app"], {"WIZGY_TRACE": "perhaps"}, "WIZGY_TRACE: 'perhaps' will not do; expected true or false"),
+        (
+            ["served:app"],
+            {"WIZGY_THREAD": "4"},
+            "WIZGY_THREAD: there is no setting 'thread'. Did you mean threads?",
+        ),
+        (
+            ["served:app"],
+            {"WIZGY_TRACE": "perhaps"},
+            "WIZGY_TRACE: 'perhaps' will not do; expected true or false",
+        ),
         (["served:app:x"], {}, "is not of the form module:callable"),
         (["--config", "nowhere.toml", "served:app"], {}, "nowhere.toml" if READS_TOML else "3.11"),
         (["--access-log", "/nowhere/log", "served:app"], {}, "/nowhere/log cannot be opened"),
@@ -111,9 +117,7 @@ def test_application_that_fails_to_import(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("value = 1\nraise RuntimeError('no database')\n", "utf-8")
     for workers in "1", "2":
         began = time.monotonic()
-        code, _, errors = run(
-            "--workers", workers, "--bind", "127.0.0.1:0", "broken:app", directory=tmp_path
-        )
+        code, _, errors = run("--workers", workers, "--bind", "127.0.0.1:0", "broken:app", directory=tmp_path)
         assert time.monotonic() - began < 2 + PATIENCE
         assert code == 3
         assert errors.count("Traceback") == errors.count("RuntimeError: no database")
@@ -156,7 +160,7 @@ def test_check() -> None:
 
 def test_printed_settings_are_read_back(tmp_path: Path) -> None:
     """What `--print-config` prints is TOML that `--config` reads to the same settings."""
-    arguments = ["--bind", "127.0.0.1:0", "--bind", "unix:/tmp/é😀\x7f\".sock", "--threads", "3", "--trace"]
+    arguments = ["--bind", "127.0.0.1:0", "--bind", 'unix:/tmp/é😀\x7f".sock', "--threads", "3", "--trace"]
     printed = settings(*arguments, "--header-timeout", "2.5", "--access-log", 'a"b\\c')
     file = tmp_path / "wizgy.toml"
     file.write_text(printed, "utf-8")
@@ -217,9 +221,7 @@ def test_serve_from_python(tmp_path: Path) -> None:
     with ServerProcess(["-c", script], command=[sys.executable], directory=FOLDER) as server:
         assert get(server.wait_ready()) == (200, b"hello\n")
         assert server.stop() == 0
-    with ServerProcess(
-        ["-c", "import wizgy; wizgy.serve(print, thread=2)"], command=[sys.executable]
-    ) as server:
+    with ServerProcess(["-c", "import wizgy; wizgy.serve(print, thread=2)"], command=[sys.executable]) as server:
         assert server.wait() == 1
         assert "Did you mean threads?" in server.stderr
 

@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 DEMONSTRATION_USER = "admin"
-DEMONSTRATION_PASSWORD = "admin"  # noqa: S105
+DEMONSTRATION_PASSWORD = "admin"
 
 
 def prepare_database() -> None:

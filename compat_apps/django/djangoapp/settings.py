@@ -56,9 +56,7 @@ TEMPLATES = [
 
 # One file per user and Django version: two versions under test must not share a schema.
 DEFAULT_DATABASE = (
-    Path(tempfile.gettempdir())
-    / f"djangoapp-{os.getuid()}"
-    / "django-{}.{}.sqlite3".format(*django.VERSION[:2])
+    Path(tempfile.gettempdir()) / f"djangoapp-{os.getuid()}" / "django-{}.{}.sqlite3".format(*django.VERSION[:2])
 )
 
 DATABASES = {

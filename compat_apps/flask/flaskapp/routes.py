@@ -71,11 +71,7 @@ def echo() -> ResponseReturnValue:
 @blueprint.get("/environ")
 def environ() -> ResponseReturnValue:
     strings = {name: value for name, value in request.environ.items() if isinstance(value, str)}
-    types = {
-        name: type(value).__name__
-        for name, value in request.environ.items()
-        if name not in strings
-    }
+    types = {name: type(value).__name__ for name, value in request.environ.items() if name not in strings}
     return {"strings": strings, "types": types}
 
 

@@ -60,11 +60,7 @@ def echo(request: Request) -> dict[str, Any]:
 @view_config(route_name="environ", methods=("GET",), renderer="json")
 def environ(request: Request) -> dict[str, Any]:
     strings = {name: value for name, value in request.environ.items() if isinstance(value, str)}
-    types = {
-        name: type(value).__name__
-        for name, value in request.environ.items()
-        if name not in strings
-    }
+    types = {name: type(value).__name__ for name, value in request.environ.items() if name not in strings}
     return {"strings": strings, "types": types}
 
 

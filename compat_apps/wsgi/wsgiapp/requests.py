@@ -28,11 +28,7 @@ class Part:
 
 def headers(environ: WSGIEnvironment) -> dict[str, str]:
     """The header fields, by lower-case name."""
-    fields = {
-        name[5:].replace("_", "-").lower(): value
-        for name, value in environ.items()
-        if name.startswith("HTTP_")
-    }
+    fields = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
     for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         if environ.get(name):
             fields[name.replace("_", "-").lower()] = environ[name]

@@ -36,9 +36,7 @@ def respond(
     return [body]
 
 
-def text(
-    start_response: StartResponse, body: str, status: int = 200, headers: Headers = ()
-) -> Iterable[bytes]:
+def text(start_response: StartResponse, body: str, status: int = 200, headers: Headers = ()) -> Iterable[bytes]:
     """Plain text."""
     return respond(start_response, body.encode(), "text/plain; charset=utf-8", status, headers)
 

@@ -89,33 +89,25 @@ def upload(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 
 
 @router.route("/bytes/<int>", "GET")
-def some_bytes(
-    environ: WSGIEnvironment, start_response: StartResponse, length: int
-) -> Iterable[bytes]:
+def some_bytes(environ: WSGIEnvironment, start_response: StartResponse, length: int) -> Iterable[bytes]:
     return responses.respond(start_response, pattern(length), "application/octet-stream")
 
 
 @router.route("/stream/<int>/<int>", "GET")
-def stream(
-    environ: WSGIEnvironment, start_response: StartResponse, chunks: int, size: int
-) -> Iterable[bytes]:
+def stream(environ: WSGIEnvironment, start_response: StartResponse, chunks: int, size: int) -> Iterable[bytes]:
     start_response("200 OK", [("Content-Type", "application/octet-stream")])
     return (pattern(size, start=chunk * size) for chunk in range(chunks))
 
 
 @router.route("/drip/<int>/<int>", "GET")
-def drip(
-    environ: WSGIEnvironment, start_response: StartResponse, count: int, milliseconds: int
-) -> Iterable[bytes]:
+def drip(environ: WSGIEnvironment, start_response: StartResponse, count: int, milliseconds: int) -> Iterable[bytes]:
     def events() -> Iterator[bytes]:
         for number in range(count):
             if number:
                 time.sleep(milliseconds / 1000)
             yield b"data: %d\n\n" % number
 
-    start_response(
-        "200 OK", [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")]
-    )
+    start_response("200 OK", [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")])
     return events()
 
 
@@ -154,9 +146,7 @@ def cookies(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable
 
 
 @router.route("/cookies/set/<str>/<str>", "GET")
-def set_cookies(
-    environ: WSGIEnvironment, start_response: StartResponse, name: str, value: str
-) -> Iterable[bytes]:
+def set_cookies(environ: WSGIEnvironment, start_response: StartResponse, name: str, value: str) -> Iterable[bytes]:
     made = {name: value, f"{name}-again": value}
     fields = [("Set-Cookie", f"{name}={value}; Path=/") for name, value in made.items()]
     return responses.json(start_response, made, headers=fields)
@@ -191,9 +181,7 @@ def error_in_stream(environ: WSGIEnvironment, start_response: StartResponse) -> 
 
 
 @router.route("/slow/<int>", "GET")
-def slow(
-    environ: WSGIEnvironment, start_response: StartResponse, milliseconds: int
-) -> Iterable[bytes]:
+def slow(environ: WSGIEnvironment, start_response: StartResponse, milliseconds: int) -> Iterable[bytes]:
     time.sleep(milliseconds / 1000)
     return responses.text(start_response, "slow\n")
 
@@ -220,9 +208,7 @@ def utf8(environ: WSGIEnvironment, start_response: StartResponse, text: str) -> 
 
 
 @router.route("/probe/<str><rest>")
-def probe(
-    environ: WSGIEnvironment, start_response: StartResponse, name: str, rest: str
-) -> Iterable[bytes]:
+def probe(environ: WSGIEnvironment, start_response: StartResponse, name: str, rest: str) -> Iterable[bytes]:
     application = PROBES.get(name)
     if application is None:
         return responses.text(start_response, "No such probe.\n", status=404)

@@ -32,10 +32,7 @@ class Route:
         literals_and_segments = re.split(r"(<\w+>)", pattern)
         self.converters = [SEGMENTS[part][1] for part in literals_and_segments if part in SEGMENTS]
         self.regex = re.compile(
-            "".join(
-                SEGMENTS[part][0] if part in SEGMENTS else re.escape(part)
-                for part in literals_and_segments
-            ),
+            "".join(SEGMENTS[part][0] if part in SEGMENTS else re.escape(part) for part in literals_and_segments),
             re.DOTALL,
         )
         self.methods = methods
@@ -46,7 +43,7 @@ class Route:
         found = self.regex.fullmatch(path)
         if found is None:
             return None
-        return [convert(part) for convert, part in zip(self.converters, found.groups())]
+        return [convert(part) for convert, part in zip(self.converters, found.groups(), strict=True)]
 
 
 class Router:

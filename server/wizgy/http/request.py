@@ -185,9 +185,7 @@ class HeadReader:
         refuse_forbidden(buffer, self._scanned, found if found >= 0 else limit + 1)
         if found < 0:
             if len(buffer) >= limit + 2:
-                raise HeaderFieldsTooLarge(
-                    f"The header section is larger than {self._limits.header_bytes} bytes."
-                )
+                raise HeaderFieldsTooLarge(f"The header section is larger than {self._limits.header_bytes} bytes.")
             self._scanned = max(len(buffer) - 1, self._line_end)
         return found
 

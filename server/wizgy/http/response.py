@@ -251,9 +251,7 @@ def build_error(status: int, text: str, *, date_line: bytes, server_line: bytes,
 
     Source: RFC 9112 section 9.6
     """
-    checked = check_head(
-        f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "text/plain; charset=utf-8")]
-    )
+    checked = check_head(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "text/plain; charset=utf-8")])
     content = f"{text}\n".encode()
     head = build_head(
         checked,

@@ -114,9 +114,7 @@ class DripView(View):
                     time.sleep(milliseconds / 1000)
                 yield f"data: {number}\n\n"
 
-        return StreamingHttpResponse(
-            events(), content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-        )
+        return StreamingHttpResponse(events(), content_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
 class FileView(View):
