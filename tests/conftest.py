@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ LOG_START = pytest.StashKey[int]()
 
 START_TIMEOUT = 30.0
 """Seconds until the server must be ready: Django first makes its database."""
+
+LOG_SECONDS = 0.1
+"""How long a failing test waits for the last lines of the server's log."""
 
 LOG_LINES = 200
 """How many lines of the server's log the report of a failing test shows."""
@@ -154,6 +158,7 @@ def pytest_runtest_makereport(
     _judge_known(report)
     process = item.config.stash.get(PROCESS, None)
     if report.failed and process and "target" in getattr(item, "fixturenames", ()):
+        time.sleep(LOG_SECONDS)  # the thread that reads the log has no sign for its end
         report.sections.append(("Server log", _log(process, item.stash.get(LOG_START, 0))))
     return report
 

@@ -428,7 +428,7 @@ class Connection:
         if self._buffer:
             data = decoder.read(self._buffer)
             self._transferred += len(data)
-            self._store(data)
+            self._store(data, decoder.finished)
             if not decoder.finished:
                 now = monotonic()
                 timeout = self._service.config.body_timeout
@@ -436,7 +436,7 @@ class Connection:
         if decoder.finished:
             self.state = State.READY
 
-    def _store(self, data: bytes) -> None:
+    def _store(self, data: bytes, is_last: bool) -> None:
         """Keep content: in memory, and from a certain size on in a file."""
         content = self._content
         assert content is not None
@@ -446,6 +446,8 @@ class Connection:
                 file.write(content.getbuffer())
                 content = self._content = file
             content.write(data)
+            if is_last:
+                content.flush()  # or it would fail later, where nobody answers for it
         except OSError:
             raise InsufficientStorage("The server has no room for the content of the request.") from None
 
@@ -576,5 +578,8 @@ class Connection:
 
     def _forget_request(self) -> None:
         if self._content is not None:
-            self._content.close()
+            try:
+                self._content.close()
+            except OSError:
+                pass  # what it could not write is of no more use
         self._head = self._decoder = self._content = self._response = self._context = None

@@ -269,7 +269,7 @@ class Engine:
     Args:
         application: the WSGI application.
         config: the settings.
-        listeners: the listening sockets; the engine does not close them.
+        listeners: the listening sockets; the engine closes them when it drains, once nothing waits in them.
         multiprocess: whether other processes serve the same application.
         poller: for tests; by default the best that the system has.
     """
@@ -536,22 +536,28 @@ class Engine:
                 if due or connection.output or connection.state is State.LINGERING:
                     self._ready.append(connection)
 
-    def _accept(self, listener: Listener) -> None:
+    def _accept(self, listener: Listener) -> bool:
+        """Accept a batch of connections.
+
+        Returns:
+            Whether no other waits.
+        """
         for _ in range(ACCEPT_BATCH):
             if len(self._connections) >= self._most_connections:
                 self._stop_accepting("the limit of connections is reached")
-                return
+                return False
             try:
                 sock, client = listener.accept()
             except BlockingIOError:
-                return
+                return True
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._accept_again = monotonic() + ACCEPT_PAUSE
                     self._stop_accepting(error.strerror or "the system has no room")
-                    return
+                    return False
                 continue  # the client was gone before it was accepted
             self._add(sock, client, listener)
+        return False
 
     def _add(self, sock: socket.socket, client: tuple[str, str], listener: Listener) -> None:
         environ = self._environs[listener.sock.fileno()]
@@ -590,11 +596,14 @@ class Engine:
         now = monotonic()
         if not self._drain_began:
             self._drain_began = now
+            self._stop_accepting("")
             self._empty_backlogs()
             for connection in list(self._connections.values()):
                 connection.pending = True  # a request may have come that nobody has read
                 self._ready.append(connection)
-            return
+            if self._connections:
+                return
+        self._empty_backlogs()
         waiting = [c for c in list(self._connections.values()) if c.state is not State.LINGERING]
         answered = not waiting and now - self._drain_began > LINGER_DRAINING
         if not self._connections or answered or now >= deadline:
@@ -603,14 +612,18 @@ class Engine:
             self._stopping = True
 
     def _empty_backlogs(self) -> None:
-        """Accept every connection that the kernel has queued, then no more."""
-        for listener in self._listeners.values():
+        """Accept what the kernel has queued, as far as there is room, and close each listener that has nothing more.
+
+        Closed it refuses, where an open one would let new clients wait for nobody.
+        """
+        for descriptor, listener in list(self._listeners.items()):
             before = -1
-            while before != len(self._connections) < self._most_connections:
+            while before < len(self._connections) < self._most_connections:
                 before = len(self._connections)
-                self._accept(listener)
-        self._stop_accepting("")
-        self._accepting = False
+                if self._accept(listener):
+                    del self._listeners[descriptor]
+                    listener.close()
+                    break
 
     def _renew_date(self) -> None:
         now = int(time())

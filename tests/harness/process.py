@@ -182,7 +182,10 @@ def serve_framework(framework: Framework, temporary: Path) -> ServerProcess:
 
     `temporary` is the directory for temporary files, of the server and of the app (its database).
     """
-    return ServerProcess(["--chdir", str(framework.directory), "--bind", "127.0.0.1:0", framework.application])
+    return ServerProcess(
+        ["--chdir", str(framework.directory), "--bind", "127.0.0.1:0", framework.application],
+        environment={"TMPDIR": str(temporary)},
+    )
 
 
 class _Output:

@@ -85,6 +85,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         shutil.copy(ROOT / "tests" / name, tests)
     _write(tests / "conformance" / "__init__.py", "")
     _write(tests / "contract" / "test_sample.py", TESTS)
+    _write(tmp_path / "server" / "wizgy" / "__init__.py", "")  # a package, so that it hides one that is installed
     _write(tmp_path / "server" / "wizgy" / "__main__.py", SERVER)
 
     def run(

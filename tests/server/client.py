@@ -80,8 +80,8 @@ def read_all(sock: socket.socket) -> bytes:
 def read_answer(sock: socket.socket, method: str = "GET") -> tuple[http.client.HTTPResponse, bytes]:
     """Read one answer; nothing else may have come with it."""
     response = http.client.HTTPResponse(sock, method=method)
-    response.begin()
     with response:
+        response.begin()
         return response, response.read()
 
 

@@ -23,6 +23,8 @@ Fields = list[tuple[str, str]]
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
+RENAMED: Final = {413: "Content Too Large", 414: "URI Too Long"}
+"""Reason phrases of RFC 9110 section 15 that `http.HTTPStatus` has in older words before Python 3.13."""
 WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
 
 HOP_BY_HOP: Final = frozenset(
@@ -251,7 +253,8 @@ def build_error(status: int, text: str, *, date_line: bytes, server_line: bytes,
 
     Source: RFC 9112 section 9.6
     """
-    checked = check_head(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "text/plain; charset=utf-8")])
+    phrase = RENAMED.get(status) or HTTPStatus(status).phrase
+    checked = check_head(f"{status} {phrase}", [("Content-Type", "text/plain; charset=utf-8")])
     content = f"{text}\n".encode()
     head = build_head(
         checked,

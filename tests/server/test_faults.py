@@ -1,0 +1,319 @@
+"""Clients that are slow, many, rude or gone: the others are served, and memory, threads and descriptors are bounded."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.harness.process import ServerProcess
+from tests.server.client import (
+    FOLDER,
+    HELLO,
+    PROBE,
+    children,
+    connect,
+    get,
+    probe,
+    processor_seconds,
+    read_all,
+    read_answer,
+    request,
+    resident,
+    start,
+    wait_until,
+)
+
+MEBIBYTE = 1 << 20
+STALLED = "POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nab"
+
+
+def test_slow_requests_do_not_stop_others() -> None:
+    """With 8 threads 7 requests that sleep leave one for others; a ninth waits for a thread and is served."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start("--trace"))
+        sleeping = []
+        for count in range(1, 8):
+            sock = stack.enter_context(connect(server.address))
+            sock.sendall(request("/sleep/2000"))
+            sleeping.append(sock)
+            wait_until(lambda count=count: server.stdout.count("< GET /sleep") == count, "it runs")  # type: ignore[misc]
+        assert probe(server.address, 5) < PROBE
+        last = stack.enter_context(connect(server.address))
+        last.sendall(request("/sleep/1500"))
+        ninth = stack.enter_context(connect(server.address))
+        ninth.sendall(request("/hello"))
+        for sock, content in [(ninth, b"hello\n"), (last, b"slept\n"), *((sock, b"slept\n") for sock in sleeping)]:
+            assert read_answer(sock)[1] == content
+
+
+def test_stalled_uploads_hold_nothing() -> None:
+    """64 uploads that stall after two bytes hold no thread: probes are answered at once (fault 1)."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start("--workers", "2", "--threads", "4"))
+        for _ in range(64):
+            stack.enter_context(connect(server.address)).sendall(STALLED.encode())
+        assert probe(server.address, 20) < PROBE
+        assert get(server.address, "/threads")[1] == b"6\n"
+
+
+def test_clients_that_do_not_read_hold_nothing() -> None:
+    """64 clients that ask for 20 MB and read nothing hold no thread and little memory (fault 2)."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start("--workers", "2", "--threads", "4"))
+        get(server.address, "/big/1000000")
+        socks = []
+        for _ in range(64):
+            sock = stack.enter_context(connect(server.address, receive_buffer=4096))
+            sock.sendall(request(f"/big/{20 * MEBIBYTE}"))
+            socks.append(sock)
+        assert probe(server.address, 20) < PROBE
+        memory = sum(map(resident, children(server.pid)))
+        assert memory < 2 * 30 * MEBIBYTE + 64 * MEBIBYTE, f"{memory / MEBIBYTE:.0f} MiB"
+        # One of them reads after all, and gets all of it.
+        response, content = read_answer(socks[0])
+        assert (response.status, len(content)) == (200, 20 * MEBIBYTE)
+
+
+def test_many_half_heads() -> None:
+    """500 connections with half a head cost little memory, and others are served (fault 3)."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start())
+        get(server.address)
+        (worker,) = children(server.pid)
+        before = resident(worker)
+        for _ in range(500):
+            stack.enter_context(connect(server.address)).sendall(b"GET / HTTP/1.1\r\nHost: local")
+        assert probe(server.address, 20) < PROBE
+        assert (resident(worker) - before) / 500 < 8192
+
+
+@pytest.mark.parametrize("fields", [[f"Content-Length: {10 * MEBIBYTE}"], ["Transfer-Encoding: chunked"]])
+def test_early_refusal_is_read_whole(fields: list[str]) -> None:
+    """A client that still sends 10 MB reads the whole early 413, every time (fault 11; RFC 9112 section 9.6)."""
+    with start("--max-body", "1000") as server:
+        for _ in range(10):
+            with connect(server.address) as sock:
+                sock.sendall(request("/upload", *fields, method="POST"))
+                block = b"10000\r\n" + b"a" * 65536 + b"\r\n"
+                for _ in range(160):
+                    sock.sendall(block)
+                sock.shutdown(socket.SHUT_WR)
+                answer = read_all(sock)
+                assert answer.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+                assert b"\r\nConnection: close\r\n" in answer
+                assert answer.endswith(b"\r\n\r\nThe content is larger than 1000 bytes.\n")
+
+
+def test_pipelining_does_not_starve_others() -> None:
+    """Clients that pipeline without pause do not keep others waiting (fault 14)."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start())
+        stopping = threading.Event()
+        threads = []
+        for _ in range(2):
+            sock = stack.enter_context(connect(server.address))
+            threads.append(threading.Thread(target=pipeline, args=(sock, stopping)))
+            threads[-1].start()
+        try:
+            assert probe(server.address, 20) < PROBE
+        finally:
+            stopping.set()
+            for thread in threads:
+                thread.join()
+
+
+def pipeline(sock: socket.socket, stopping: threading.Event) -> None:
+    """Send requests faster than they can be answered, and read what comes."""
+    sock.settimeout(0.01)
+    requests = HELLO * 200
+    with suppress(OSError):
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                sock.send(requests)
+            with suppress(TimeoutError):
+                sock.recv(65536)
+
+
+@contextmanager
+def few_descriptors(count: int) -> Iterator[None]:
+    """Have processes that are started meanwhile allowed few descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [50, 100])
+def test_fewer_descriptors_than_clients(limit: int) -> None:
+    """With too few descriptors the server waits quietly, and serves again when clients go (fault 9)."""
+    with ExitStack() as stack:
+        with few_descriptors(limit):
+            server = stack.enter_context(start())
+        (worker,) = children(server.pid)
+        with ExitStack() as clients:
+            for _ in range(2 * limit):
+                clients.enter_context(connect(server.address))
+            server.wait_stderr("New connections wait")
+            began, used = time.monotonic(), processor_seconds(worker)
+            wait_until(lambda: time.monotonic() - began > 0.5, "half a second passes")
+            assert processor_seconds(worker) - used < 0.25
+            assert server.stderr.count("New connections wait") == 1
+        began = time.monotonic()
+        assert get(server.address) == (200, b"hello\n")
+        assert time.monotonic() - began < 1 + PROBE
+        assert server.stop() == 0
+
+
+def test_most_connections() -> None:
+    """More clients than --max-connections wait in the kernel until one goes."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start("--max-connections", "2"))
+        first = stack.enter_context(connect(server.address))
+        second = stack.enter_context(connect(server.address))
+        for sock in first, second:
+            sock.sendall(HELLO)
+            read_answer(sock)
+        third = stack.enter_context(connect(server.address))
+        third.sendall(HELLO)
+        server.wait_stderr("New connections wait: the limit of connections is reached")
+        first.sendall(HELLO)
+        assert read_answer(first)[1] == b"hello\n"
+        third.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            third.recv(1)
+        third.settimeout(10)
+        second.close()
+        assert read_answer(third)[1] == b"hello\n"
+
+
+@pytest.mark.parametrize("threads", ["1", "8"])
+def test_exit_in_the_application(threads: str) -> None:
+    """sys.exit() in the application is a 500 for that request, and every thread lives."""
+    with start("--threads", threads) as server:
+        (worker,) = children(server.pid)
+        for _ in range(10):
+            assert get(server.address, "/exit")[0] == 500
+        assert get(server.address) == (200, b"hello\n")
+        assert int(get(server.address, "/threads")[1]) == int(threads) + 2
+        assert children(server.pid) == {worker}
+
+
+@pytest.fixture(scope="module")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder on a file system of one megabyte."""
+    folder = tmp_path_factory.mktemp("small")
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"this container may not mount: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def used(folder: Path) -> int:
+    """The bytes that are used on a file system."""
+    status = os.statvfs(folder)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+@pytest.mark.parametrize("size", [MEBIBYTE + 1, MEBIBYTE + 8000, 3 * MEBIBYTE])
+def test_full_file_system_refuses_the_upload(small_folder: Path, size: int) -> None:
+    """An upload that the file system has no room for is 507, alone, and its file is removed (fault 16)."""
+    with start(environment={"TMPDIR": str(small_folder)}) as server:
+        with connect(server.address) as sock:
+            sock.sendall(request("/upload", f"Content-Length: {size}", method="POST"))
+            with suppress(ConnectionError):
+                sock.sendall(b"a" * size)
+            response, _ = read_answer(sock)
+            assert response.status == 507
+            assert response.getheader("Connection") == "close"
+        wait_until(lambda: used(small_folder) == 0, "the file is removed")
+        with connect(server.address) as sock:
+            sock.sendall(request("/upload", "Content-Length: 600000", method="POST") + b"a" * 600_000)
+            assert read_answer(sock)[1] == b"600000\n"
+        assert "Traceback" not in server.stderr
+
+
+def test_full_file_system_slows_the_answer(small_folder: Path) -> None:
+    """An answer that there is no room to spool reaches a slow reader whole; the application pauses (fault 16)."""
+    with start(environment={"TMPDIR": str(small_folder)}) as server, ExitStack() as stack:
+        socks = []
+        for _ in range(3):
+            sock = stack.enter_context(connect(server.address, receive_buffer=4096))
+            sock.sendall(request(f"/big/{20 * MEBIBYTE}"))
+            socks.append(sock)
+        assert probe(server.address, 5) < PROBE
+        for sock in socks:
+            assert len(read_answer(sock)[1]) == 20 * MEBIBYTE
+        wait_until(lambda: used(small_folder) == 0, "the spools are removed")
+        assert "Traceback" not in server.stderr
+
+
+# Another poller than epoll, chosen where there is none: the same work.
+WITHOUT_EPOLL = [
+    sys.executable,
+    "-c",
+    "import select; del select.epoll; from wizgy.cli import main; main()",
+]
+
+
+@pytest.fixture
+def portable() -> Iterator[ServerProcess]:
+    """A server that runs without epoll."""
+    with ServerProcess(["--bind", "127.0.0.1:0", "served:app"], command=WITHOUT_EPOLL, directory=FOLDER) as server:
+        server.wait_ready()
+        yield server
+        assert server.stop() == 0
+        assert server.stderr.count("\n") == 1
+
+
+def test_portable_keep_alive_and_pipelining(portable: ServerProcess) -> None:
+    """Without epoll a connection is used again, and pipelined requests are answered in order."""
+    with connect(portable.address) as sock:
+        for _ in range(5):
+            sock.sendall(HELLO)
+            assert read_answer(sock)[1] == b"hello\n"
+        sock.sendall(HELLO * 50 + request("/big/5", "Connection: close"))
+        answers = read_all(sock)
+        assert answers.count(b"hello\n") == 50
+        assert answers.endswith(b"\r\n\r\n01234")
+
+
+def test_portable_large_bodies(portable: ServerProcess) -> None:
+    """Without epoll large content comes and goes, in pieces and to slow readers, while others are served."""
+    with connect(portable.address) as sock, connect(portable.address, receive_buffer=4096) as slow:
+        slow.sendall(request(f"/big/{5 * MEBIBYTE}"))
+        sock.sendall(request("/upload", f"Content-Length: {3 * MEBIBYTE}", method="POST"))
+        for _ in range(3):
+            sock.sendall(b"a" * MEBIBYTE)
+            probe(portable.address, 2)
+        assert read_answer(sock)[1] == b"%d\n" % (3 * MEBIBYTE)
+        assert len(read_answer(slow)[1]) == 5 * MEBIBYTE
+        assert probe(portable.address, 5) < PROBE
+
+
+def test_portable_slow_requests(portable: ServerProcess) -> None:
+    """Without epoll a slow request does not stop others, and an idle server does not spin."""
+    with connect(portable.address) as sock:
+        sock.sendall(request("/sleep/500"))
+        assert probe(portable.address, 5) < PROBE
+        assert read_answer(sock)[1] == b"slept\n"
+    (worker,) = children(portable.pid)
+    began, before = time.monotonic(), processor_seconds(worker)
+    wait_until(lambda: time.monotonic() - began > 0.5, "half a second passes")
+    assert processor_seconds(worker) - before < 0.25

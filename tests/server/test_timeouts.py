@@ -1,0 +1,123 @@
+"""Deadlines: what is cut when a client is too slow, and how it is told."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness.process import ServerProcess
+from tests.server.client import HELLO, connect, probe, read_all, read_answer, request, start, wait_until
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """A server with short deadlines."""
+    names = ["--header-timeout", "--body-timeout", "--keepalive-timeout", "--write-timeout"]
+    arguments = [word for name in names for word in (name, "0.5")]
+    with start("--trace", "--access-log", "/dev/null", *arguments) as process:
+        yield process
+
+
+def is_timeout(answer: bytes) -> bool:
+    """Whether an answer is a 408 after which the connection closes."""
+    return answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n") and b"\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("sent", [b"G", b"\r\n", b"GET / HTTP/1.1\r\nHost: loc", HELLO + b"GET /"])
+def test_head_that_does_not_come(server: ServerProcess, sent: bytes) -> None:
+    """A head that was begun and does not come in time is 408 (RFC 9110 section 15.5.9)."""
+    with connect(server.address) as sock:
+        sock.sendall(sent)
+        if sent.startswith(HELLO):
+            read_one(sock)
+        assert is_timeout(read_all(sock))
+
+
+def read_one(sock: socket.socket) -> None:
+    """Read the answer to HELLO and no byte of what comes after it."""
+    data = b""
+    while not data.endswith(b"hello\n"):
+        data += sock.recv(1)
+
+
+@pytest.mark.parametrize("field", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+def test_content_that_does_not_come(server: ServerProcess, field: str) -> None:
+    """Content that does not come in time is 408 (RFC 9110 section 15.5.9)."""
+    with connect(server.address) as sock:
+        sock.sendall(request("/upload", field, method="POST") + b"2\r\nab")
+        assert is_timeout(read_all(sock))
+
+
+def test_content_that_drips(server: ServerProcess) -> None:
+    """Content that comes a byte at a time, each in time, is cut by the rate that it must keep."""
+    with connect(server.address) as sock:
+        sock.sendall(request("/upload", "Content-Length: 100000", method="POST"))
+        answer = b""
+        sock.settimeout(0.1)
+
+        def drip() -> bool:
+            nonlocal answer
+            try:
+                sock.sendall(b"a")
+                answer = sock.recv(4096)
+            except TimeoutError:
+                pass
+            return bool(answer)
+
+        wait_until(drip, "the upload is cut")
+        assert is_timeout(answer)
+
+
+@pytest.mark.parametrize("sent", [b"", HELLO], ids=["new", "used"])
+def test_idle_connection_closes_silently(server: ServerProcess, sent: bytes) -> None:
+    """A connection that no request comes on is closed with no answer (RFC 9112 section 9.5)."""
+    with connect(server.address) as sock:
+        sock.sendall(sent)
+        if sent:
+            read_answer(sock)
+        assert read_all(sock) == b""
+
+
+def test_client_that_takes_nothing_is_cut(server: ServerProcess) -> None:
+    """An answer of which the client takes nothing is cut, and its descriptor freed."""
+    with connect(server.address, receive_buffer=4096) as sock:
+        size = 8 << 20
+        sock.sendall(request(f"/big/{size}"))
+        assert probe(server.address, 3) < 1
+        wait_until(lambda: len(peers(server, sock)) == 0, "the server has dropped the connection")
+        data = b""
+        try:
+            data = read_all(sock)
+        except ConnectionResetError:
+            pass
+        assert len(data) < size
+
+
+def peers(server: ServerProcess, sock: socket.socket) -> list[str]:
+    """The established connections of the server to a client's socket, from the kernel's table."""
+    local, remote = f":{server.address[1]:04X}", f":{sock.getsockname()[1]:04X}"
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    return [row[3] for row in rows if row[1].endswith(local) and row[2].endswith(remote) and row[3] == "01"]
+
+
+def test_slow_reader_that_keeps_on_is_served(server: ServerProcess) -> None:
+    """A client that takes its answer slowly but all the time gets all of it."""
+    with connect(server.address, receive_buffer=65536) as sock:
+        size = 4 << 20
+        sock.sendall(request(f"/big/{size}", "Connection: close"))
+        received = 0
+        while piece := sock.recv(16384):
+            received += len(piece)
+        assert received > size
+
+
+def test_application_may_be_slow(server: ServerProcess) -> None:
+    """None of the deadlines is the application's."""
+    with connect(server.address) as sock:
+        sock.sendall(request("/sleep/1200"))
+        assert read_answer(sock)[1] == b"slept\n"
+        sock.sendall(HELLO)
+        assert read_answer(sock)[1] == b"hello\n"
