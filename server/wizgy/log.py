@@ -213,8 +213,11 @@ class Trace:
             lines.pop()
         shown = "".join(f"{sign} {_printable(line)}\n" for line in lines)
         with self._lock:
-            sys.stdout.write(shown)
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(shown)
+                sys.stdout.flush()
+            except (OSError, ValueError):
+                pass  # nobody reads it any more, as in `wizgy --trace app:app | head`; requests go on
 
 
 _control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")

@@ -157,7 +157,7 @@ class Supervisor:
         return self._exit_code
 
     def _spawn_missing(self) -> None:
-        while self._count_staying() < self._wanted and monotonic() >= self._spawn_at:
+        while self._is_one_missing() and monotonic() >= self._spawn_at:
             self._spawn()
 
     def _wait(self) -> None:
@@ -165,7 +165,7 @@ class Supervisor:
             if key.fd == self._signals.descriptor:
                 for number in self._signals.read():
                     self._handle(number)
-            else:
+            elif key.fd in self._selector.get_map():  # else its worker was buried a moment ago
                 self._read_status(key.data)
         if self._kill_at is not None and monotonic() >= self._kill_at:
             self._kill_at = None
@@ -175,7 +175,7 @@ class Supervisor:
         due = []
         if self._kill_at is not None:
             due.append(self._kill_at)
-        if self._exit_code is None and self._count_staying() < self._wanted:
+        if self._exit_code is None and self._is_one_missing():
             due.append(self._spawn_at)
         return max(min(due) - monotonic(), 0.0) if due else None
 
@@ -241,8 +241,10 @@ class Supervisor:
             worker.stopping = True
             os.kill(worker.pid, signal.SIGTERM)
 
-    def _count_staying(self) -> int:
-        return sum(not worker.stopping for worker in self._workers.values())
+    def _is_one_missing(self) -> bool:
+        # The first goes ahead: if the application cannot be loaded, that is said once and not by every worker.
+        wanted = self._wanted if self._announced else 1
+        return sum(not worker.stopping for worker in self._workers.values()) < wanted
 
     def _signal_workers(self, number: signal.Signals) -> None:
         for pid in self._workers:

@@ -168,7 +168,7 @@ def test_fewer_descriptors_than_clients(limit: int) -> None:
             server.wait_stderr("New connections wait")
             began, used = time.monotonic(), processor_seconds(worker)
             wait_until(lambda: time.monotonic() - began > 0.5, "half a second passes")
-            assert processor_seconds(worker) - used < 0.25
+            assert processor_seconds(worker) - used < 0.5
             assert server.stderr.count("New connections wait") == 1
         began = time.monotonic()
         assert get(server.address) == (200, b"hello\n")
@@ -316,4 +316,4 @@ def test_portable_slow_requests(portable: ServerProcess) -> None:
     (worker,) = children(portable.pid)
     began, before = time.monotonic(), processor_seconds(worker)
     wait_until(lambda: time.monotonic() - began > 0.5, "half a second passes")
-    assert processor_seconds(worker) - before < 0.25
+    assert processor_seconds(worker) - before < 0.5

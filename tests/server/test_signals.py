@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import textwrap
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
+from tests.harness.frameworks import ROOT
 from tests.harness.process import ServerProcess
 from tests.server.client import (
+    FOLDER,
     HELLO,
     TIMEOUT,
     Address,
@@ -139,6 +143,31 @@ def test_killed_worker_is_replaced(count: int) -> None:
         assert victim not in after
         assert len(after & before) == count - 1
         server.wait_stderr(f"Worker {victim} was killed by SIGKILL; another one takes its place")
+        assert server.stop() == 0
+
+
+def test_application_that_fails_only_on_respawn(tmp_path: Path) -> None:
+    """When the application no longer loads the server waits, a little longer each time, and recovers (fault 10)."""
+    broken = tmp_path / "broken"
+    source = f"""
+        from pathlib import Path
+        if Path({str(broken)!r}).exists():
+            raise RuntimeError("no database")
+        from served import app
+    """
+    (tmp_path / "fragile.py").write_text(textwrap.dedent(source), "utf-8")
+    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT / "server"), str(FOLDER), str(tmp_path)])}
+    with start(app="fragile:app", environment=environment) as server:
+        (worker,) = workers(server, 1)
+        broken.touch()
+        os.kill(worker, signal.SIGKILL)
+        server.wait_stderr("RuntimeError: no database")
+        server.wait_stderr("exited 3; another one takes its place")
+        server.wait_stderr("(?s)exited 3.*exited 3")
+        assert server.stderr.count("Traceback") <= 3
+        broken.unlink()
+        wait_until(lambda: children(server.pid), "a worker that loads")
+        assert get(server.address) == (200, b"hello\n")
         assert server.stop() == 0
 
 

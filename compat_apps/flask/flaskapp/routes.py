@@ -32,11 +32,13 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 blueprint = Blueprint("compat", __name__)
 
 
-@blueprint.record
-def add_rules_for_any_method(state: BlueprintSetupState) -> None:
-    """Route the endpoints that take any method: Flask's ``route`` always means a list of them."""
+def route_any_method(state: BlueprintSetupState) -> None:
+    """Add the routes that take any method at all: Flask's ``route`` always means a list of them."""
     for path, endpoint in {"/echo": "echo", "/status/<int:code>": "status"}.items():
         state.app.url_map.add(Rule(path, endpoint=f"{blueprint.name}.{endpoint}"))
+
+
+blueprint.record(route_any_method)
 
 
 def pattern(length: int, start: int = 0) -> bytes:

@@ -95,7 +95,7 @@ def stream(request: Request) -> Response:
     return Response(app_iter=body, content_type=BINARY)
 
 
-@view_config(route_name="drip", methods=("GET",), http_cache=0)
+@view_config(route_name="drip", methods=("GET",))
 def drip(request: Request) -> Response:
     count = int(request.matchdict["count"])
     milliseconds = int(request.matchdict["milliseconds"])
@@ -106,7 +106,7 @@ def drip(request: Request) -> Response:
                 time.sleep(milliseconds / 1000)
             yield b"data: %d\n\n" % number
 
-    return Response(app_iter=events(), content_type="text/event-stream")
+    return Response(app_iter=events(), content_type="text/event-stream", cache_control="no-cache")
 
 
 @view_config(route_name="file", methods=("GET",))

@@ -37,7 +37,10 @@ def headers(environ: WSGIEnvironment) -> dict[str, str]:
 
 def cookies(environ: WSGIEnvironment) -> dict[str, str]:
     """The cookies that the client sent."""
-    return {name: morsel.value for name, morsel in SimpleCookie(environ.get("HTTP_COOKIE")).items()}
+    return {
+        name: morsel.value.encode("latin-1").decode("utf-8", "replace")
+        for name, morsel in SimpleCookie(environ.get("HTTP_COOKIE", "")).items()
+    }
 
 
 def query(environ: WSGIEnvironment) -> dict[str, list[str]]:

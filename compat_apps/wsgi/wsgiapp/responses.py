@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Iterable
 from http import HTTPStatus
+from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,3 +57,14 @@ def empty(start_response: StartResponse, status: int, headers: Headers = ()) -> 
     """A response of a status that has no content: no Content-Type, no Content-Length."""
     start_response(status_line(status), list(headers))
     return []
+
+
+def set_cookie(name: str, value: str, http_only: bool = False) -> tuple[str, str]:
+    """A Set-Cookie field (RFC 6265) whose value is UTF-8, escaped where a header field could not hold it."""
+    cookie: SimpleCookie = SimpleCookie()
+    cookie[name] = value.encode().decode("latin-1")
+    cookie[name]["path"] = "/"
+    cookie[name]["samesite"] = "Lax"
+    if http_only:
+        cookie[name]["httponly"] = True
+    return "Set-Cookie", cookie[name].OutputString()

@@ -148,15 +148,15 @@ def cookies(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable
 @router.route("/cookies/set/<str>/<str>", "GET")
 def set_cookies(environ: WSGIEnvironment, start_response: StartResponse, name: str, value: str) -> Iterable[bytes]:
     made = {name: value, f"{name}-again": value}
-    fields = [("Set-Cookie", f"{name}={value}; Path=/") for name, value in made.items()]
+    fields = [responses.set_cookie(name, value) for name, value in made.items()]
     return responses.json(start_response, made, headers=fields)
 
 
 @router.route("/session", "GET")
 def session(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     count = sessions.load(requests.cookies(environ).get("session", "")) + 1
-    cookie = f"session={sessions.dump(count)}; Path=/; HttpOnly; SameSite=Lax"
-    return responses.json(start_response, {"count": count}, headers=[("Set-Cookie", cookie)])
+    field = responses.set_cookie("session", sessions.dump(count), http_only=True)
+    return responses.json(start_response, {"count": count}, headers=[field])
 
 
 @router.route("/form", "GET", "POST")

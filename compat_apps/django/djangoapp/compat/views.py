@@ -21,11 +21,11 @@ from django.http import (
     JsonResponse,
     StreamingHttpResponse,
 )
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
-from django.views.generic import FormView, RedirectView
+from django.views.generic import FormView
 
 from djangoapp.compat.forms import MessageForm
 
@@ -133,9 +133,9 @@ def status(request: HttpRequest, code: int) -> HttpResponse:
     return HttpResponse(f"{code}\n", status=code, content_type=PLAIN_TEXT)
 
 
-class RedirectToHelloView(RedirectView):
-    pattern_name = "hello"
-    http_method_names = ["get", "head", "options"]
+class RedirectToHelloView(View):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return redirect("hello")
 
 
 class CookiesView(View):

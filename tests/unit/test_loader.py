@@ -1,0 +1,117 @@
+"""From a reference to an application: each form, and what is said when it fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wizgy.errors import LoadError, UsageError
+from wizgy.loader import load_application
+
+MODULE = """
+def app(environ, start_response): ...
+def other(environ, start_response): ...
+def create(): return other
+def broken(): return undefined_name
+def leave(): raise SystemExit(3)
+class Site:
+    class inner:
+        app = app
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of modules that is the current one."""
+    (tmp_path / "loaded.py").write_text(MODULE, "utf-8")
+    (tmp_path / "loaded_both.py").write_text("def application(): ...\ndef app(): ...\n", "utf-8")
+    (tmp_path / "loaded_none.py").write_text("", "utf-8")
+    (tmp_path / "loaded_raises.py").write_text("import os\n1 / 0\n", "utf-8")
+    (tmp_path / "loaded_exits.py").write_text("import sys\nsys.exit('bye')\n", "utf-8")
+    (tmp_path / "loaded_needs.py").write_text("import no_such_package\n", "utf-8")
+    (tmp_path / "loaded_syntax.py").write_text("def app(:\n", "utf-8")
+    package = tmp_path / "loaded_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("", "utf-8")
+    (package / "site.py").write_text("def application(): ...\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("loaded:app", "app"),
+        ("loaded", "app"),
+        ("loaded:Site.inner.app", "app"),
+        ("loaded:create()", "other"),
+        ("loaded_both", "application"),
+        ("loaded_package.site:application", "application"),
+        ("loaded_package.site", "application"),
+        ("loaded.py:other", "other"),
+        ("./loaded.py", "app"),
+        ("loaded_package/site.py:application", "application"),
+    ],
+)
+def test_forms(reference: str, name: str) -> None:
+    """Every form of a reference finds its application."""
+    assert load_application(reference).__name__ == name
+
+
+@pytest.mark.parametrize(
+    "reference", ["", ":app", "loaded:", "loaded:a:b", "loaded:app(1)", "loaded:3", "loaded:a-b", "loaded:.app"]
+)
+def test_malformed(reference: str) -> None:
+    """A reference of no known form is wrong usage, with an example of a right one."""
+    with pytest.raises(UsageError, match="flaskapp:app"):
+        load_application(reference)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("loaded_missing:app", "There is no module 'loaded_missing' in .*--chdir"),
+        ("loaded_package.missing:app", "There is no module 'loaded_package.missing'"),
+        ("missing.py:app", "There is no file missing.py"),
+        ("loaded:missing", "loaded has no 'missing'"),
+        ("loaded:Site.missing.app", "loaded has no 'Site.missing.app'"),
+        ("loaded:number", "loaded:number is a int, not a WSGI callable"),
+        ("loaded_none", "neither 'application' nor 'app'"),
+    ],
+)
+def test_not_there(reference: str, expected: str) -> None:
+    """What is not there is named, without a traceback."""
+    with pytest.raises(LoadError, match=expected) as caught:
+        load_application(reference)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("loaded_raises:app", "ZeroDivisionError"),
+        ("loaded_raises.py:app", "ZeroDivisionError"),
+        ("loaded_exits:app", "SystemExit: bye"),
+        ("loaded_needs:app", "No module named 'no_such_package'"),
+        ("loaded_syntax:app", "SyntaxError"),
+        ("loaded:broken()", "undefined_name"),
+        ("loaded:leave()", "SystemExit: 3"),
+    ],
+)
+def test_failures_show_the_traceback(reference: str, expected: str) -> None:
+    """An application that fails is shown with its own traceback, once, and without wizgy's frames."""
+    with pytest.raises(LoadError) as caught:
+        load_application(reference)
+    message = str(caught.value)
+    assert expected in message
+    assert message.count("Traceback (most recent call last)") == (0 if "syntax" in reference else 1)
+    assert "wizgy" not in message.replace(str(Path.cwd()), "")
+    assert caught.value.exit_code == 3

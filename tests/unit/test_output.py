@@ -1,0 +1,227 @@
+"""What waits for a client: in order, whole, in little memory, and gone when the client is."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wizgy import output
+from wizgy.output import FILE_STEP, MEMORY_LIMIT, Output
+from wizgy.wsgi import Disconnected
+
+Pair = tuple[Output, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """An output, and the client that it goes to."""
+    ours, client = socket.socketpair()
+    with ours, client:
+        ours.setblocking(False)
+        client.settimeout(5)
+        out = Output(ours)
+        yield out, client
+        out.close()
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def drain(pair: Pair, count: int) -> bytes:
+    """Read `count` bytes, flushing as the selector would."""
+    out, client = pair
+    data = bytearray()
+    while len(data) < count:
+        if out:
+            out.flush()
+        data += client.recv(1 << 20)
+    return bytes(data)
+
+
+def fill(pair: Pair) -> int:
+    """Send until the client takes no more at once; returns how many bytes that was."""
+    out, _ = pair
+    sent = 0
+    while not out:
+        out.send(b"x" * 4096)
+        sent += 4096
+    return sent
+
+
+def test_sent_at_once(pair: Pair) -> None:
+    """What the client takes at once is not kept."""
+    out, client = pair
+    out.send(b"hello")
+    assert not out
+    assert client.recv(10) == b"hello"
+    assert out.sent == 5
+
+
+def test_memory_then_spool(pair: Pair) -> None:
+    """Little is kept in memory; more goes to one file; all of it arrives in order, and the file is closed."""
+    out, _ = pair
+    before = open_descriptors()
+    total = fill(pair)
+    expected = b"x" * total
+    block = bytes(range(256)) * 256
+    for number in range(40):
+        piece = b"%06d" % number + block
+        out.send(piece)
+        expected += piece
+    assert open_descriptors() == before + 1
+    assert out._memory <= MEMORY_LIMIT
+    assert not out.is_congested()
+    assert drain(pair, len(expected)) == expected
+    assert not out
+    assert out.sent == len(expected)
+    assert open_descriptors() == before
+
+
+def test_spool_is_used_again(pair: Pair) -> None:
+    """What is sent while the spool empties comes after it, at any mix of sizes."""
+    out, client = pair
+    chance = random.Random(3)
+    expected, received = bytearray(), bytearray()
+    client.setblocking(False)
+    for _ in range(400):
+        piece = chance.randbytes(chance.choice([1, 100, 70_000, 300_000]))
+        out.send(piece)
+        expected += piece
+        for _ in range(chance.randrange(3)):
+            try:
+                received += client.recv(chance.choice([1000, 200_000]))
+            except BlockingIOError:
+                pass
+    client.settimeout(5)
+    received += drain(pair, len(expected) - len(received))
+    assert received == expected
+    assert not out
+
+
+def test_file_between_pieces(pair: Pair, tmp_path: Path) -> None:
+    """A file is sent in its place between other content; the caller's descriptor may be closed before."""
+    out, _ = pair
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(251)) * 1000)
+    total = fill(pair)
+    out.send(b"before")
+    with file.open("rb") as opened:
+        out.send_file(opened.fileno(), 251, 251 * 900)
+    out.send(b"after")
+    expected = b"x" * total + b"before" + bytes(range(251)) * 900 + b"after"
+    assert drain(pair, len(expected)) == expected
+    assert not out
+
+
+def test_large_file_gives_others_their_turn(pair: Pair, tmp_path: Path) -> None:
+    """A flush sends a bounded part of a file and says that there is more to do."""
+    out, client = pair
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    file = tmp_path / "file"
+    with file.open("wb") as opened:
+        opened.truncate(4 * FILE_STEP)
+    with file.open("rb") as opened:
+        out.send_file(opened.fileno(), 0, 4 * FILE_STEP)
+    assert out.sent <= FILE_STEP
+    assert len(drain(pair, 4 * FILE_STEP)) == 4 * FILE_STEP
+
+
+def test_file_that_became_shorter(pair: Pair, tmp_path: Path) -> None:
+    """A file that ends before it should ends the connection: the client must see that bytes are missing."""
+    out, client = pair
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    with file.open("rb") as opened, pytest.raises(Disconnected):
+        out.send_file(opened.fileno(), 0, 10)
+    assert out.broken
+    assert client.recv(10) == b"abc"
+
+
+def test_congested_spool(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spool that is full makes the output congested until the client has taken it."""
+    monkeypatch.setattr(output, "SPOOL_LIMIT", 1 << 20)
+    out, _ = pair
+    total = fill(pair)
+    while not out.is_congested():
+        out.send(b"x" * 65536)
+        total += 65536
+        assert total < 4 << 20
+    drain(pair, total)
+    assert not out.is_congested()
+
+
+def test_no_room_to_spool(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room in the file system memory takes the piece, and the output is congested; nothing is lost."""
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    out, _ = pair
+    before = open_descriptors()
+    total = fill(pair)
+    monkeypatch.setattr(os, "pwrite", full)
+    out.send(b"y" * MEMORY_LIMIT)
+    assert out.is_congested()
+    assert open_descriptors() == before
+    expected = b"x" * total + b"y" * MEMORY_LIMIT
+    assert drain(pair, len(expected)) == expected
+    assert not out.is_congested()
+
+
+def test_room_runs_out_within_a_spool(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the file system is full after part of a piece, the piece is kept whole and in order."""
+    out, _ = pair
+    expected = b"x" * fill(pair)
+    out.send(b"1" * MEMORY_LIMIT)
+    expected += b"1" * MEMORY_LIMIT
+    real, calls = os.pwrite, 0
+
+    def filling(descriptor: int, data: bytes, offset: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data[:1000], offset)
+
+    monkeypatch.setattr(os, "pwrite", filling)
+    out.send(b"2" * 5000)
+    out.send(b"3" * 10)
+    monkeypatch.setattr(os, "pwrite", real)
+    out.send(b"4" * 10)
+    expected += b"2" * 5000 + b"3" * 10 + b"4" * 10
+    assert calls == 2
+    assert drain(pair, len(expected)) == expected
+
+
+def test_client_is_gone(pair: Pair) -> None:
+    """When the client is gone the next sends say so, and close() frees what waited."""
+    out, client = pair
+    before = open_descriptors()
+    fill(pair)
+    out.send(b"x" * (4 * MEMORY_LIMIT))
+    client.close()
+    with pytest.raises(Disconnected):
+        out.flush()
+    assert out.broken
+    with pytest.raises(Disconnected):
+        out.send(b"more")
+    out.close()
+    assert not out
+    assert open_descriptors() == before - 1
+
+
+def test_abort(pair: Pair) -> None:
+    """abort() ends the stream for both sides."""
+    out, client = pair
+    out.abort()
+    with pytest.raises(Disconnected):
+        out.send(b"x")
+    assert client.recv(1) == b""
+    out.abort()

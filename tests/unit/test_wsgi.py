@@ -1,0 +1,570 @@
+"""One call of an application through a channel that only keeps what it gets (PEP 3333)."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wizgy.errors import ApplicationError
+from wizgy.http.request import HeadReader, Limits, RequestHead
+from wizgy.wsgi import Disconnected, FileWrapper, Response, build_environ, server_environ
+
+Start = Callable[..., Callable[[bytes], None]]
+App = Callable[[dict[str, Any], Start], Any]
+
+DATE = b"Date: today\r\n"
+
+
+class Channel:
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.congested = self.closing = self.gone = False
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def send(self, data: bytes) -> None:
+        if self.gone:
+            raise Disconnected
+        self.pieces.append(data)
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> None:
+        self.pieces.append(b"[%d+%d]" % (offset, count) + os.pread(descriptor, count, offset))
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def is_congested(self) -> bool:
+        return self.congested
+
+
+class Body:
+    """An iterable that counts its close() calls."""
+
+    def __init__(self, *pieces: Any, close_error: BaseException | None = None) -> None:
+        self.pieces = pieces
+        self.closed = 0
+        self.given = 0
+        self._close_error = close_error
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, BaseException):
+                raise piece
+            self.given += 1
+            yield piece
+
+    def close(self) -> None:
+        self.closed += 1
+        if self._close_error is not None:
+            raise self._close_error
+
+
+class Call:
+    """A response and all that it did."""
+
+    def __init__(self, app: App, head: RequestHead, channel: Channel) -> None:
+        self.channel = channel
+        self.reports: list[tuple[str, BaseException | None]] = []
+        self.response = Response(
+            head,
+            {},
+            channel,
+            keep_alive=head.keep_alive,
+            date_line=DATE,
+            server_line=b"",
+            report=lambda text, error: self.reports.append((text, error)),
+        )
+        self.done = self.response.start(app)
+
+    @property
+    def head(self) -> bytes:
+        return self.channel.data.partition(b"\r\n\r\n")[0] + b"\r\n"
+
+    @property
+    def content(self) -> bytes:
+        return self.channel.data.partition(b"\r\n\r\n")[2]
+
+    def is_failure(self) -> bool:
+        """Whether it is a 500 with nothing of the application's in it."""
+        return (
+            self.done
+            and self.response.code == 500
+            and not self.response.keep_alive
+            and not self.response.aborted
+            and self.channel.data.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+            and self.channel.data.endswith(b"\r\n\r\nInternal Server Error\n")
+            and len(self.reports) == 1
+        )
+
+
+def head_of(method: str = "GET", version: str = "1.1", target: str = "/", *fields: str) -> RequestHead:
+    """A request head."""
+    lines = [f"{method} {target} HTTP/{version}", "Host: a", *fields, "", ""]
+    head = HeadReader(Limits()).read(bytearray("\r\n".join(lines).encode("latin-1")))
+    assert head is not None
+    return head
+
+
+def call(app: App, method: str = "GET", version: str = "1.1", channel: Channel | None = None) -> Call:
+    """Call an application once."""
+    return Call(app, head_of(method, version), channel or Channel())
+
+
+def giving(content: Any, *fields: tuple[str, str], status: str = "200 OK") -> App:
+    """An application that answers with some content."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Any:
+        start_response(status, list(fields))
+        return content
+
+    return app
+
+
+@pytest.mark.parametrize("content", [[b"ab", b"", b"c"], (b"abc",), [b"abc"]])
+def test_list_has_its_length(content: Any) -> None:
+    """A list or tuple is sent at once, with its length (PEP 3333, "Handling the Content-Length Header")."""
+    done = call(giving(content))
+    assert done.done
+    assert b"\r\nContent-Length: 3\r\n" in done.head
+    assert done.content == b"abc"
+    assert len(done.channel.pieces) == 1
+    assert done.response.keep_alive
+    assert done.response.content_sent == 3
+
+
+@pytest.mark.parametrize("content", [[], [b""], (), iter([]), iter([b"", b""])])
+def test_empty_content(content: Any) -> None:
+    """Content that is empty has the length 0."""
+    done = call(giving(content))
+    assert b"\r\nContent-Length: 0\r\n" in done.head
+    assert done.content == b""
+    assert done.response.keep_alive
+
+
+def test_generator_is_sent_in_chunks() -> None:
+    """Each piece of an iterable leaves before the next is asked for (PEP 3333, "Buffering and Streaming")."""
+    channel = Channel()
+    seen: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        for piece in b"one", b"", b"three":
+            seen.append(len(channel.pieces))
+            yield piece
+
+    done = call(giving(pieces()), channel=channel)
+    assert seen == [0, 1, 1]
+    assert done.content == b"3\r\none\r\n5\r\nthree\r\n0\r\n\r\n"
+    assert done.response.keep_alive
+
+
+def test_generator_in_http_1_0() -> None:
+    """HTTP/1.0 has no chunks: the end of the connection is the end of the content (RFC 9112 section 6.3)."""
+    done = call(giving(iter([b"one", b"two"])), version="1.0")
+    assert done.content == b"onetwo"
+    assert b"\r\nConnection: close\r\n" in done.head
+    assert done.response.ends_at_close
+    assert not done.response.keep_alive
+
+
+def test_start_response_within_the_first_piece() -> None:
+    """A generator may call start_response when it is first asked (PEP 3333, "The start_response() Callable")."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        yield b""
+        start_response("201 Created", [])
+        yield b"x"
+
+    assert call(app).response.code == 201
+
+
+def test_write() -> None:
+    """What write() gets comes before what the iterable gives (PEP 3333, "The write() Callable")."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        write = start_response("200 OK", [])
+        write(b"")
+        write(b"one")
+        return [b"two"]
+
+    done = call(app)
+    assert done.content == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+
+
+def test_write_with_a_length() -> None:
+    """write() and the iterable share one Content-Length."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "6")])(b"one")
+        return iter([b"two"])
+
+    assert call(app).content == b"onetwo"
+
+
+def test_exc_info_before_the_head() -> None:
+    """With exc_info a second start_response replaces a head that was not sent."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        start_response("200 OK", [("X-First", "1")])
+        try:
+            raise ValueError
+        except ValueError:
+            start_response("503 Service Unavailable", [], sys.exc_info())
+        return [b"sorry"]
+
+    done = call(app)
+    assert done.response.code == 503
+    assert b"X-First" not in done.head
+
+
+def test_exc_info_after_the_head() -> None:
+    """With exc_info after the head was sent the exception is raised again, and the response is cut."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"part"
+        try:
+            raise ValueError("mine")
+        except ValueError:
+            start_response("500 Oops", [], sys.exc_info())
+        yield b"never"
+
+    done = call(app)
+    assert done.response.aborted
+    assert not done.channel.data.endswith(b"0\r\n\r\n")
+    assert isinstance(done.reports[0][1], ValueError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        RecursionError(),
+        MemoryError(),
+        StopIteration(),
+        BaseException(),
+    ],
+)
+def test_any_exception_is_a_500(error: BaseException) -> None:
+    """Whatever an application raises before its head is a 500 for that request only."""
+
+    def raising(environ: dict[str, Any], start_response: Start) -> Any:
+        raise error
+
+    assert call(raising).is_failure()
+
+    class Raising:
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> bytes:
+            raise error
+
+    if not isinstance(error, StopIteration):
+        assert call(giving(Raising())).is_failure()
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(), GeneratorExit()])
+def test_exception_after_the_head_aborts(error: BaseException) -> None:
+    """An exception after the head cuts the response, without a last chunk, and closes the iterable once."""
+    body = Body(b"part", error)
+    done = call(giving(body))
+    assert done.done
+    assert done.response.aborted
+    assert done.content == b"4\r\npart\r\n"
+    assert body.closed == 1
+
+
+def no_start(environ: dict[str, Any], start_response: Start) -> Any:
+    """Give content without start_response."""
+    return [b"x"]
+
+
+def no_start_generator(environ: dict[str, Any], start_response: Start) -> Any:
+    """Give content from a generator without start_response."""
+    yield b"x"
+
+
+def twice(environ: dict[str, Any], start_response: Start) -> Any:
+    """Call start_response twice."""
+    start_response("200 OK", [])
+    start_response("200 OK", [])
+    return [b"x"]
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        no_start,
+        no_start_generator,
+        twice,
+        giving(["text"]),
+        giving("text"),
+        giving(iter(["text"])),
+        giving([bytearray(b"x")]),
+        giving([b"x", "text"]),
+        giving(None),
+        giving([b"x"], ("X-A", "b\r\nSet-Cookie: c")),
+        giving([b"x"], status="200 OK\r\nX: y"),
+        giving([b"x"], ("Connection", "close")),
+        lambda environ, start_response: None,
+        None,
+    ],
+)
+def test_broken_applications_are_a_500(app: Any) -> None:
+    """An application that breaks PEP 3333 is a 500 with nothing of its answer on the wire."""
+    done = call(app)
+    assert done.is_failure()
+    assert b"Set-Cookie" not in done.channel.data
+
+
+def test_refused_start_response_raises_in_the_application() -> None:
+    """start_response raises where it is called, so that the application may answer otherwise."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Any:
+        with pytest.raises(ApplicationError):
+            start_response("nonsense", [])
+        start_response("200 OK", [])
+        return [b"fine"]
+
+    assert call(app).content == b"fine"
+
+
+def test_fewer_bytes_than_promised() -> None:
+    """Content shorter than its Content-Length cuts the connection, which may not be used again."""
+    done = call(giving([b"abc"], ("Content-Length", "5")))
+    assert done.content == b"abc"
+    assert done.response.aborted
+    assert "2 bytes less" in done.reports[0][0]
+
+
+@pytest.mark.parametrize("content", [[b"abcdefg"], [b"abc", b"defg"], iter([b"abc", b"def", b"g"])])
+def test_more_bytes_than_promised(content: Any) -> None:
+    """Content longer than its Content-Length is cut at it, said once, and the connection stays usable."""
+    done = call(giving(content, ("Content-Length", "5")))
+    assert done.content == b"abcde"
+    assert done.response.keep_alive
+    assert len(done.reports) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "205 Reset Content"), ("GET", "304 Not Modified")],
+)
+@pytest.mark.parametrize("as_list", [True, False])
+def test_no_content(method: str, status: str, as_list: bool) -> None:
+    """Answers to HEAD, 204, 205 and 304 have no content, and no more than one piece is asked for."""
+    body = Body(b"abc", b"def", b"ghi")
+    done = call(giving([b"abc"] if as_list else body, status=status), method)
+    assert done.content == b""
+    assert done.response.content_sent == 0
+    assert done.response.keep_alive
+    assert not done.reports
+    if not as_list:
+        assert (body.given, body.closed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Body(b"a", b"b"),
+        Body(),
+        Body(ValueError()),
+        Body(b"a", ValueError()),
+        Body("text"),
+        Body(b"a", close_error=ValueError()),
+        Body(b"a", close_error=SystemExit()),
+    ],
+)
+def test_close_is_called_once(body: Body) -> None:
+    """close() is called exactly once, whatever happens (PEP 3333, "Specification Details")."""
+    assert call(giving(body)).done
+    assert body.closed == 1
+
+
+def test_close_is_called_when_the_client_is_gone() -> None:
+    """A client that goes ends the iteration, quietly; close() is still called."""
+    channel = Channel()
+    channel.gone = True
+    body = Body(b"a", b"b")
+    done = call(giving(body), channel=channel)
+    assert done.response.aborted
+    assert done.reports == []
+    assert (body.given, body.closed) == (1, 1)
+
+
+def test_failing_close_keeps_the_answer() -> None:
+    """An exception of close() is reported, and the answer that was sent is whole."""
+    done = call(giving(Body(b"a", close_error=ValueError())))
+    assert done.content == b"1\r\na\r\n0\r\n\r\n"
+    assert not done.response.aborted
+    assert "close()" in done.reports[0][0]
+
+
+def test_congestion_pauses() -> None:
+    """While the channel is congested the application is asked for nothing, and goes on later."""
+    channel = Channel()
+    channel.congested = True
+    body = Body(b"one", b"two")
+    done = call(giving(body), channel=channel)
+    assert not done.done
+    assert (body.given, body.closed) == (1, 0)
+    channel.congested = False
+    assert done.response.resume()
+    assert done.content == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+    assert body.closed == 1
+
+
+def test_abandoned_pause() -> None:
+    """A response that pauses and is given up closes its iterable."""
+    channel = Channel()
+    channel.congested = True
+    body = Body(b"one", b"two")
+    done = call(giving(body), channel=channel)
+    done.response.abandon()
+    assert body.closed == 1
+    assert done.response.aborted
+    assert done.reports == []
+
+
+def test_closing_channel() -> None:
+    """When the server is about to stop the answer says that the connection closes (RFC 9112 section 9.6)."""
+    channel = Channel()
+    channel.closing = True
+    done = call(giving([b"x"]), channel=channel)
+    assert b"\r\nConnection: close\r\n" in done.head
+    assert not done.response.keep_alive
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file of ten bytes."""
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    return path
+
+
+def test_file_is_sent_by_the_kernel(file: Path) -> None:
+    """A regular file goes to the channel as a file, from where it stands, and is closed."""
+    opened = file.open("rb")
+    opened.read(2)
+    done = call(giving(FileWrapper(opened)))
+    assert b"\r\nContent-Length: 8\r\n" in done.head
+    assert done.content == b"[2+8]23456789"
+    assert opened.closed
+    assert done.response.content_sent == 8
+
+
+@pytest.mark.parametrize(
+    ("length", "content", "aborted"), [("4", b"[0+4]0123", False), ("12", b"[0+10]0123456789", True)]
+)
+def test_file_with_a_length(file: Path, length: str, content: bytes, aborted: bool) -> None:
+    """A file is cut at Content-Length, and one that is shorter cuts the connection."""
+    done = call(giving(FileWrapper(file.open("rb")), ("Content-Length", length)))
+    assert done.content == content
+    assert done.response.aborted is aborted
+
+
+def test_file_for_head(file: Path) -> None:
+    """The answer to HEAD tells the length of a file and sends none of it."""
+    done = call(giving(FileWrapper(file.open("rb"))), "HEAD")
+    assert b"\r\nContent-Length: 10\r\n" in done.head
+    assert done.content == b""
+
+
+def test_filelike_is_iterated() -> None:
+    """A file-like object with no descriptor is read in blocks, and closed."""
+    filelike = io.BytesIO(b"abcdefg")
+    done = call(giving(FileWrapper(filelike, 3)))
+    assert done.content == b"3\r\nabc\r\n3\r\ndef\r\n1\r\ng\r\n0\r\n\r\n"
+    assert filelike.closed
+
+
+def test_compressed_file_is_not_taken_for_a_file(tmp_path: Path) -> None:
+    """An object with the descriptor of other bytes than its own is iterated, not sent as that file."""
+    import gzip
+
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(b"plain"))
+    done = call(giving(FileWrapper(gzip.GzipFile(path))))  # type: ignore[arg-type]
+    assert done.content == b"5\r\nplain\r\n0\r\n\r\n"
+
+
+def test_wrapper_without_close() -> None:
+    """A file-like object needs no close() (PEP 3333, "Optional Platform-Specific File Handling")."""
+
+    class Once:
+        def __init__(self) -> None:
+            self.pieces = [b"abc", b""]
+
+        def read(self, size: int) -> bytes:
+            return self.pieces.pop(0)
+
+    wrapper = FileWrapper(Once())  # type: ignore[arg-type]
+    assert not hasattr(wrapper, "close")
+    assert call(giving(wrapper)).content == b"3\r\nabc\r\n0\r\n\r\n"
+
+
+def environ_of(head: RequestHead, content_length: int = 0) -> dict[str, Any]:
+    """The environ of a request."""
+    server = server_environ(name="n", port="80", scheme="http", multithread=True, multiprocess=False)
+    return build_environ(server, head, io.BytesIO(), content_length, ("1.2.3.4", "5"))
+
+
+def test_environ() -> None:
+    """Every variable that PEP 3333 demands is there, and strings are native strings of one byte a character."""
+    environ = environ_of(head_of("PUT", "1.1", "/%C3%A9%2Fa;b?c=%20", "X-A: \xe9", "Content-Type: a/b"))
+    assert type(environ) is dict
+    assert environ["REQUEST_METHOD"] == "PUT"
+    assert environ["SCRIPT_NAME"] == ""
+    assert environ["PATH_INFO"] == "/\xc3\xa9/a;b"
+    assert environ["QUERY_STRING"] == "c=%20"
+    assert environ["CONTENT_TYPE"] == "a/b"
+    assert environ["HTTP_X_A"] == "\xe9"
+    assert environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+    assert environ["wsgi.version"] == (1, 0)
+    assert "CONTENT_LENGTH" not in environ
+    assert "HTTP_CONTENT_TYPE" not in environ
+
+
+def test_environ_of_chunked_content() -> None:
+    """Content that came in chunks has a length, and nothing that would make an application decode it again."""
+    environ = environ_of(head_of("PUT", "1.1", "/", "Transfer-Encoding: chunked"), 7)
+    assert environ["CONTENT_LENGTH"] == "7"
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+    assert environ["wsgi.input_terminated"] is True
+
+
+def test_environ_leaves_out_what_collides() -> None:
+    """Names with `_` and Proxy stay out of environ (CVE-2015-0219, httpoxy)."""
+    fields = ["X_Forwarded_For: evil", "X-Forwarded-For: good", "Proxy: evil", "Content_Length: 5", "_: x"]
+    environ = environ_of(head_of("GET", "1.1", "/", *fields))
+    assert environ["HTTP_X_FORWARDED_FOR"] == "good"
+    assert "HTTP_PROXY" not in environ
+    assert "CONTENT_LENGTH" not in environ
+    assert "evil" not in environ.values()
+
+
+def test_environ_of_absolute_form() -> None:
+    """The authority of an absolute-form target replaces Host (RFC 9112 section 3.2.2)."""
+    assert environ_of(head_of("GET", "1.1", "http://b:81/c"))["HTTP_HOST"] == "b:81"
+
+
+def test_environs_are_apart() -> None:
+    """What one request puts into its environ is not in the next one's."""
+    server = server_environ(name="n", port="80", scheme="http", multithread=True, multiprocess=False)
+    first = build_environ(server, head_of(), io.BytesIO(), 0, ("", ""))
+    first["mine"] = 1
+    assert "mine" not in build_environ(server, head_of(), io.BytesIO(), 0, ("", ""))
