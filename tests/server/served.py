@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -30,6 +31,9 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
         return blocks(int(argument))
     if path == "upload":
         return b"%d\n" % len(environ["wsgi.input"].read())
+    if path == "orphan":
+        command = "sleep 0.5 & exec true"
+        subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
     if path == "exit":
         sys.exit(7)
     values = {"pid": os.getpid(), "threads": threading.active_count()}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import textwrap
 import time
 from contextlib import ExitStack, suppress
@@ -233,6 +236,33 @@ def test_fewer_workers_when_none_is_left() -> None:
         workers(server, 1)
         assert get(server.address) == (200, b"hello\n")
         assert server.stop() == 0
+
+
+def can_be_first() -> bool:
+    """Whether this machine lets a process be number 1 of a namespace of its own."""
+    return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare(1) here")
+def test_first_process_reaps_orphans() -> None:
+    """As process 1 the server handles TERM and reaps the orphans of the application, silently (fault 20)."""
+    if not can_be_first():
+        pytest.skip("this user may not make a process namespace; the tests of the images do the same")
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "wizgy"]
+    arguments = ["--chdir", str(FOLDER), "--bind", "127.0.0.1:0", "served:app"]
+    with ServerProcess(arguments, command=command) as server:
+        address = server.wait_ready()
+        (first,) = children(server.pid)
+        assert int(get(address, "/pid")[1]) < 10
+        (worker,) = children(first)
+        start = len(server.stderr)
+        for _ in range(5):
+            assert get(address, "/orphan")[0] == 200
+        wait_until(lambda: len(children(first)) > 1, "the supervisor has adopted an orphan")
+        wait_until(lambda: children(first) == {worker}, "the orphans are reaped")
+        assert server.stderr[start:] == ""
+        os.kill(first, signal.SIGTERM)
+        assert server.wait() == 0
 
 
 def test_supervisor_runs_no_threads() -> None:
