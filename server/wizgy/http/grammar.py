@@ -38,7 +38,12 @@ absolute_form = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)([/?][\x21-\x7e]*)
 
 # Host = uri-host [ ":" port ]                                                   RFC 9110 section 7.2
 # uri-host = IP-literal / IPv4address / reg-name                                 RFC 3986 section 3.2.2
-host = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=\-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
+# reg-name = *( unreserved / pct-encoded / sub-delims ), and not empty here: runs of plain characters between the
+# percent-encoded ones, so that the usual name is one run.
+REG_CHAR = rb"[A-Za-z0-9._~!$&'()*+,;=\-]"
+host = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?!:|\Z)" + REG_CHAR + rb"*(?:%[0-9A-Fa-f]{2}" + REG_CHAR + rb"*)*)(?::[0-9]{0,5})?"
+)
 
 # field-line = field-name ":" OWS field-value OWS                                RFC 9112 section 5
 field_line = re.compile(rb"(" + TOKEN + rb"):(" + FIELD_CONTENT + rb"*)")

@@ -294,7 +294,7 @@ def parse_field_section(block: bytes, limits: Limits) -> FieldSection:
     connection = values.get("connection")
     if connection is None:
         return FieldSection(values, frozenset())
-    return FieldSection(values, frozenset(o.strip(" \t") for o in connection.lower().split(",")))
+    return FieldSection(values, frozenset([o.strip(" \t") for o in connection.lower().split(",")]))
 
 
 def explain_field_lines(block: bytes) -> RequestError:
@@ -328,9 +328,11 @@ def parse_semantics(line: RequestLine, fields: FieldSection) -> RequestHead:
     content_length, chunked = parse_framing(line, values)
     expect_continue = False
     if "expect" in values and line.minor:
-        if values["expect"].lower() != "100-continue":
+        # A list, so the one expectation may come twice; an empty list expects nothing.
+        expectations = {e.strip(" \t") for e in values["expect"].lower().split(",")} - {""}
+        if not expectations <= {"100-continue"}:
             raise ExpectationFailed("The only expectation that is met here is 100-continue.")
-        expect_continue = chunked or bool(content_length)
+        expect_continue = bool(expectations) and (chunked or bool(content_length))
     if line.minor:
         keep_alive = "close" not in fields.connection
     else:
