@@ -73,10 +73,12 @@ class Connection:
     Args:
         first: the decoder to begin with, where the input is content and no head.
         remembers: whether one `HeadReader` reads every head.
+        limits: what a message may cost.
     """
 
-    def __init__(self, first: Decoder | None = None, *, remembers: bool) -> None:
-        self.reader = HeadReader(LIMITS)
+    def __init__(self, first: Decoder | None = None, *, remembers: bool, limits: Limits = LIMITS) -> None:
+        self.limits = limits
+        self.reader = HeadReader(limits)
         self.decoder = first
         self.remembers = remembers
         self.heads: list[RequestHead] = []
@@ -98,13 +100,13 @@ class Connection:
         self.calls += 1
         if self.decoder is None:
             if not self.remembers and not self.reader_is_inside:
-                self.reader = HeadReader(LIMITS)
+                self.reader = HeadReader(self.limits)
             head = self.reader.read(buffer)
             self.reader_is_inside = head is None
             if head is None:
                 return False
             self.heads.append(head)
-            self.decoder = decoder_for(head, LIMITS)
+            self.decoder = decoder_for(head, self.limits)
         if not self.decoder.finished:
             self.content[-1] += self.decoder.read(buffer)
         if not self.decoder.finished:

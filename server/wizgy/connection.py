@@ -30,10 +30,10 @@ from time import monotonic
 from typing import BinaryIO, Final, Protocol
 
 from wizgy.config import Config
-from wizgy.errors import BadRequest, InsufficientStorage, RequestError, RequestTimeout
+from wizgy.errors import BadRequest, InsufficientStorage, MisdirectedRequest, RequestError, RequestTimeout
 from wizgy.http import response as http
 from wizgy.http.body import Decoder, decoder_for
-from wizgy.http.request import HeadReader, Limits, RequestHead
+from wizgy.http.request import HeadReader, Limits, RequestHead, RequestLine
 from wizgy.log import AccessLog, ErrorLog, Exchange, Trace
 from wizgy.output import Output, open_temporary_file
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ
@@ -42,6 +42,8 @@ RECEIVE_SIZE: Final = 65536
 """Bytes to ask for at a time, and so the bound of what is read ahead of a pipelined request."""
 CONTENT_MEMORY: Final = 256 * 1024
 """Bytes of a request's content that are kept in memory before it goes to a file."""
+HEAD_BEGINNINGS: Final = (b"HEAD ", b"\r\nHEAD ")
+"""What begins a request whose answer has no content, after the one empty line that is ignored."""
 SLOWEST: Final = 500
 """Bytes per second that a client must send of its content, or take of its answer, in the long run."""
 LINGER_IDLE: Final = 5.0
@@ -408,6 +410,8 @@ class Connection:
         self._head = head
         self._since = monotonic()
         self._transferred = 0
+        if head.line.authority and not self._is_secure_enough(head.line):
+            raise MisdirectedRequest("The request-target has the scheme https, and this connection has no TLS.")
         if head.line.path == "*":
             self._answer_for_server()
         elif head.content_length == 0:
@@ -420,6 +424,10 @@ class Connection:
             if head.expect_continue and not self._buffer:
                 self.send(http.CONTINUE)
             self._await(self._since + self._service.config.body_timeout)
+
+    def _is_secure_enough(self, line: RequestLine) -> bool:
+        """Whether a target in absolute-form may be asked for on this connection (RFC 9110 section 7.4)."""
+        return line.target[:6].lower() != "https:" or self._environ["wsgi.url_scheme"] == "https"
 
     def _read_content(self) -> None:
         decoder, content = self._decoder, self._content
@@ -537,7 +545,7 @@ class Connection:
             date_line=service.date_line,
             server_line=service.server_line,
             # Where no head could be read, its first word may still tell that content would not be understood.
-            is_head=self._head.line.method == "HEAD" if self._head else self._buffer.startswith(b"HEAD "),
+            is_head=self._head.line.method == "HEAD" if self._head else self._buffer.startswith(HEAD_BEGINNINGS),
         )
         self._answer(error.status, answer, keep_alive=False)
 

@@ -487,7 +487,7 @@ class Engine:
         began = perf_counter()
         try:
             connection.respond()
-        except Exception:  # noqa: BLE001 - one connection's fault is not the others'
+        except BaseException:  # noqa: BLE001 - one connection's fault is not the others', an application's exit neither
             logger.exception(FAULT)
             connection.close()
         if perf_counter() - began > TICK:

@@ -9,6 +9,7 @@
     │   ├── ContentTooLarge           413
     │   ├── UriTooLong                414
     │   ├── ExpectationFailed         417
+    │   ├── MisdirectedRequest        421
     │   ├── HeaderFieldsTooLarge      431
     │   ├── NotImplementedHere        501
     │   ├── VersionNotSupported       505
@@ -69,6 +70,12 @@ class ExpectationFailed(RequestError):
     """An expectation other than ``100-continue`` (RFC 9110 section 10.1.1)."""
 
     status = 417
+
+
+class MisdirectedRequest(RequestError):
+    """The request is for another server, or came on a connection that its scheme forbids (RFC 9110 section 7.4)."""
+
+    status = 421
 
 
 class HeaderFieldsTooLarge(RequestError):

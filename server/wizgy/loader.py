@@ -18,6 +18,8 @@ from wizgy.wsgi import Application
 ATTRIBUTES: Final = ("application", "app")
 """What is looked for in a module when no attribute is named."""
 
+MISSING: Final = object()
+
 _reference = re.compile(r"(?P<module>[^:]+?)(?::(?P<attributes>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?)?")
 
 
@@ -85,17 +87,27 @@ def _import_file(path: Path) -> ModuleType:
 def _find(module: ModuleType, attributes: str | None) -> object:
     if attributes is None:
         for name in ATTRIBUTES:
-            if hasattr(module, name):
-                return getattr(module, name)
+            if (application := _look_up(module, name)) is not MISSING:
+                return application
         raise LoadError(
             f"{module.__name__} has neither 'application' nor 'app'; name one as {module.__name__}:callable."
         )
     found: object = module
     for name in attributes.split("."):
-        if not hasattr(found, name):
+        found = _look_up(found, name)
+        if found is MISSING:
             raise LoadError(f"{module.__name__} has no {attributes!r}.")
-        found = getattr(found, name)
     return found
+
+
+def _look_up(owner: object, name: str) -> object:
+    """An attribute, or `MISSING`. Looking it up may run code: that of a property, or a module's ``__getattr__``."""
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        return MISSING
+    except BaseException as error:  # noqa: BLE001 - whatever the application does, SystemExit included
+        raise LoadError(_explain(f"Looking up {name!r} failed:", error)) from None
 
 
 def _explain(text: str, error: BaseException) -> str:

@@ -16,6 +16,7 @@ import re
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -53,8 +54,9 @@ class ErrorLog:
         """Log a fault, with the traceback of `error`."""
         try:
             logger.error(text, exc_info=error)
-        except Exception:  # noqa: BLE001 - an application's own handler may raise; the request goes on
-            pass
+        except BaseException:  # noqa: BLE001 - an application's own handler may raise, its exception when it is printed
+            with suppress(BaseException):
+                logger.error("%s (%s, which cannot be printed)", text, type(error).__name__)
 
 
 class LineFormatter(logging.Formatter):

@@ -35,6 +35,8 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 FILE_BLOCK: Final = 65536
 _LARGEST_MEMO: Final = 1024
+_LONGEST_NAME: Final = 64
+"""How many field names are remembered, and how long they may be: clients choose them."""
 
 
 class Disconnected(Exception):
@@ -128,7 +130,7 @@ def variable_name(field_name: str) -> str | None:
         return _names[field_name]
     except KeyError:
         name = None if "_" in field_name else "HTTP_" + field_name.upper().replace("-", "_")
-        if len(_names) < _LARGEST_MEMO:
+        if len(_names) < _LARGEST_MEMO and len(field_name) <= _LONGEST_NAME:
             _names[field_name] = name
         return name
 
@@ -193,6 +195,7 @@ class Response:
         "_channel",
         "_checked",
         "_date_line",
+        "_ended",
         "_environ",
         "_framing",
         "_iterable",
@@ -230,6 +233,7 @@ class Response:
         self._remaining = 0  # bytes of content that Content-Length still promises
         self._iterable: Iterable[bytes] | None = None
         self._iterator: Iterator[bytes] | None = None
+        self._ended = False  # whether nothing more is taken from the application
         self.code = 0
         self.content_sent = 0
         self.keep_alive = keep_alive
@@ -285,10 +289,12 @@ class Response:
         """The callable that an application gets.
 
         Raises:
-            ApplicationError: the head cannot be sent, or it is the second call without `exc_info`.
+            ApplicationError: the head cannot be sent, it is the second call without `exc_info`, or the response
+                has ended.
 
         Source: PEP 3333, "The start_response() Callable"
         """
+        self._refuse_late("start_response")
         if exc_info is not None:
             try:
                 if self.code:
@@ -303,22 +309,30 @@ class Response:
     def write(self, data: bytes, /) -> None:
         """The callable that `start_response` returns.
 
+        Raises:
+            ApplicationError: the response has ended, or `data` is no bytestring.
+
         Source: PEP 3333, "The write() Callable"
         """
+        self._refuse_late("write")
         self._send(data)
+
+    def _refuse_late(self, name: str) -> None:
+        """What an application keeps and calls too late would come in the middle of another response."""
+        if self._ended:
+            raise ApplicationError(f"{name}() was called after the response had ended.")
 
     def _send_sequence(self, pieces: list[bytes] | tuple[bytes, ...]) -> None:
         """Send a list or tuple at once: its length is known, and no code of the application runs between."""
-        content = pieces[0] if len(pieces) == 1 else b"".join(map(_bytes_only, pieces))
-        known_length = len(_bytes_only(content))
+        content = _bytes_only(pieces[0]) if len(pieces) == 1 else b"".join(map(_bytes_only, pieces))
         if self.code:  # after write(); what it sent decided the framing
             self._send(content)
         elif content:
-            self._send(content, known_length)
+            self._send(content, len(content))
 
     def _send(self, data: bytes, known_length: int | None = None) -> None:
         """Send one piece of content, with the head before the first that is not empty."""
-        _bytes_only(data)
+        data = _bytes_only(data)
         if not data:
             return
         head = b"" if self.code else self._begin(known_length)
@@ -391,6 +405,7 @@ class Response:
 
     def _finish(self) -> None:
         """End a response whose application gave all that it had."""
+        self._ended = True
         if not self.code:
             # The answer to HEAD may come without the content whose length it should tell.
             self._channel.send(self._begin(None if self._line.method == "HEAD" else 0))
@@ -402,6 +417,7 @@ class Response:
 
     def _fail(self, error: BaseException) -> None:
         """Answer 500 if nothing was sent, else make the client see that the response is not whole."""
+        self._ended = True
         self._close()
         if isinstance(error, Disconnected):
             self._abort()
@@ -431,16 +447,18 @@ class Response:
     def _close(self) -> None:
         """Call `close()` of the iterable, once."""
         iterable, self._iterable, self._iterator = self._iterable, None, None
-        close = getattr(iterable, "close", None)
-        if close is None:
-            return
         try:
-            close()
+            close = getattr(iterable, "close", None)
+            if close is not None:
+                close()
         except BaseException as error:  # noqa: BLE001
             self._report("close() of the application's iterable failed.", error)
 
 
 def _bytes_only(data: bytes) -> bytes:
-    if not isinstance(data, bytes):
-        raise ApplicationError(f"The application gave {type(data).__name__}; content must be bytes.")
-    return data
+    """A bytestring itself; of a subclass the bytes that are in it, whatever its methods say of them."""
+    if type(data) is bytes:
+        return data
+    if isinstance(data, bytes):
+        return bytes(memoryview(data))
+    raise ApplicationError(f"The application gave {type(data).__name__}; content must be bytes.")

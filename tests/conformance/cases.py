@@ -94,6 +94,7 @@ class ExpectedResponse:
     json: Mapping[str, Any] | None = None
     framing: Framing | None = None
     head: bool = False
+    version: str | None = None
     interim: tuple[int, ...] | None = None
     complete: bool = True
 
@@ -235,6 +236,7 @@ def _build_response(table: Mapping[str, Any]) -> ExpectedResponse:
         json=table.get("json"),
         framing=cast("Framing | None", table.get("framing")),
         head=table.get("head", False),
+        version=table.get("version"),
         interim=tuple(table["interim"]) if "interim" in table else None,
         complete=table.get("complete", True),
     )

@@ -21,6 +21,8 @@ def find_differences(expected: ExpectedResponse, response: Response) -> Iterator
     """Yield in words each way in which a response is not what was expected."""
     if not is_status_expected(response.status, expected.statuses):
         yield f"status {response.status} is not {join_words(expected.statuses)}"
+    if expected.version is not None and f"1.{response.minor_version}" != expected.version:
+        yield f"the version is HTTP/1.{response.minor_version}, not HTTP/{expected.version}"
     if expected.interim is not None and response.interim != expected.interim:
         yield f"the interim answers are {list(response.interim)}, not {list(expected.interim)}"
     if response.complete != expected.complete:
@@ -116,6 +118,8 @@ def describe_response(expected: ExpectedResponse) -> str:
 def _describe_details(expected: ExpectedResponse) -> Iterator[str]:
     if expected.head:
         yield "answer to HEAD, no body"
+    if expected.version:
+        yield f"in HTTP/{expected.version}"
     if expected.interim is not None:
         before = ", ".join(map(str, expected.interim))
         yield f"after {before}" if before else "with no interim answer"

@@ -20,6 +20,12 @@ def leave(): raise SystemExit(3)
 class Site:
     class inner:
         app = app
+class Lazy:
+    @property
+    def app(self): raise RuntimeError("no database")
+    @property
+    def leaves(self): raise SystemExit(5)
+lazy = Lazy()
 number = 3
 """
 
@@ -32,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "loaded_none.py").write_text("", "utf-8")
     (tmp_path / "loaded_raises.py").write_text("import os\n1 / 0\n", "utf-8")
     (tmp_path / "loaded_exits.py").write_text("import sys\nsys.exit('bye')\n", "utf-8")
+    (tmp_path / "loaded_lazy.py").write_text("def __getattr__(name): raise ImportError(name + ' is late')\n", "utf-8")
     (tmp_path / "loaded_needs.py").write_text("import no_such_package\n", "utf-8")
     (tmp_path / "loaded_syntax.py").write_text("def app(:\n", "utf-8")
     package = tmp_path / "loaded_package"
@@ -104,6 +111,10 @@ def test_not_there(reference: str, expected: str) -> None:
         ("loaded_syntax:app", "SyntaxError"),
         ("loaded:broken()", "undefined_name"),
         ("loaded:leave()", "SystemExit: 3"),
+        ("loaded:lazy.app", "RuntimeError: no database"),
+        ("loaded:lazy.leaves", "SystemExit: 5"),
+        ("loaded_lazy:app", "ImportError: app is late"),
+        ("loaded_lazy", "ImportError: application is late"),
     ],
 )
 def test_failures_show_the_traceback(reference: str, expected: str) -> None:

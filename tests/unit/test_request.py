@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,8 @@ from wizgy.errors import (
     UriTooLong,
     VersionNotSupported,
 )
-from wizgy.http.request import HeadReader, Limits, RequestHead
+from wizgy.http import grammar
+from wizgy.http.request import LONGEST_REMEMBERED, HeadReader, Limits, RequestHead
 
 Result = tuple[RequestHead, bytes] | tuple[type[RequestError], str] | None
 """A head and what is left after it, the refusal, or None when more is needed."""
@@ -282,3 +285,35 @@ def test_refusals_do_not_echo() -> None:
         result = read_pieces([data.replace(b"X-A", b"<script>").replace(b"/b", b"/<script>")])
         assert result is not None, name
         assert "script" not in str(result[1]), name
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether the standard library takes a text for an IPv6 address."""
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+GROUPS = st.lists(st.sampled_from(["", "0", "1", "ffff", "aB9", "12345", "g"]), max_size=10).map(":".join)
+
+
+@given(
+    st.one_of(
+        st.ip_addresses(v=6).map(str), GROUPS, st.tuples(GROUPS, st.ip_addresses(v=4)).map("{0[0]}:{0[1]}".format)
+    )
+)
+def test_ipv6_hosts(text: str) -> None:
+    """What stands in brackets in a Host is an IPv6 address (RFC 3986 section 3.2.2), as `ipaddress` knows them."""
+    assert bool(grammar.host.fullmatch(f"[{text}]".encode())) is is_ipv6(text)
+
+
+@pytest.mark.parametrize(("length", "remembered"), [(LONGEST_REMEMBERED, True), (LONGEST_REMEMBERED + 1, False)])
+def test_idle_connections_keep_little(length: int, remembered: bool) -> None:
+    """A connection that waits for its next request holds no large header section (fault 3)."""
+    reader = HeadReader(Limits())
+    section = b"Host: a\r\nX-A: " + b"b" * (length - 16) + b"\r\n"
+    assert reader.read(bytearray(b"GET / HTTP/1.1\r\n" + section + b"\r\n"))
+    assert (len(reader._block) == length) is remembered
+    assert (reader._fields is not None) is remembered

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wizgy.errors import ApplicationError
+from wizgy.http import response
 from wizgy.http.response import (
     HOP_BY_HOP,
     Framing,
@@ -181,9 +182,10 @@ def test_error_answer(status: int, phrase: bytes) -> None:
 
 
 def test_memory_of_heads_is_bounded() -> None:
-    """Heads that never come again do not pile up."""
-    from wizgy.http import response
-
+    """Heads that never come again do not pile up, and large ones are not kept at all."""
     for number in range(2000):
         check_head("200 OK", [("X-A", str(number))])
     assert len(response._checked) <= response._LARGEST_MEMO
+    before = len(response._checked)
+    check_head("200 OK", [("X-A", "a" * response._LONGEST_HEAD)])
+    assert len(response._checked) == before

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from wizgy import wsgi
 from wizgy.errors import ApplicationError
 from wizgy.http.request import HeadReader, Limits, RequestHead
 from wizgy.wsgi import Disconnected, FileWrapper, Response, build_environ, server_environ
@@ -568,3 +569,13 @@ def test_environs_are_apart() -> None:
     first = build_environ(server, head_of(), io.BytesIO(), 0, ("", ""))
     first["mine"] = 1
     assert "mine" not in build_environ(server, head_of(), io.BytesIO(), 0, ("", ""))
+
+
+def test_memory_of_field_names_is_bounded() -> None:
+    """Clients choose field names, so few are remembered and no long ones."""
+    before = len(wsgi._names)
+    assert wsgi.variable_name("x-" + "a" * 60_000) == "HTTP_X_" + "A" * 60_000
+    assert len(wsgi._names) == before
+    for number in range(2000):
+        assert wsgi.variable_name(f"x-{number}") == f"HTTP_X_{number}"
+    assert len(wsgi._names) <= wsgi._LARGEST_MEMO

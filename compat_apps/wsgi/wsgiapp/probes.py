@@ -503,6 +503,7 @@ def iterable(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
         "number": lambda: 7,
         "bytes": lambda: b"bytes",
         "bytearray": lambda: [bytearray(b"bytes")],
+        "memoryview": lambda: [memoryview(b"bytes")],
     }
     start_response("200 OK", [*PLAIN])
     returned: Iterable[bytes] = kinds[read_parameter(environ, "kind")]()
@@ -547,6 +548,17 @@ class ProbeError(BaseException):
     """An exception which ``except Exception`` does not catch."""
 
 
+class UnprintableError(Exception):
+    """An exception that cannot be logged without another one."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    @property
+    def __notes__(self) -> list[str]:
+        raise SystemExit(3)
+
+
 def recurse(depth: int) -> int:
     """Recurse until the interpreter refuses."""
     return recurse(depth + 1) + 1
@@ -569,6 +581,7 @@ def raise_named(name: str, message: str) -> NoReturn:
         "BlockingIOError": BlockingIOError,
         "UnicodeDecodeError": UnicodeError,
         "ProbeError": ProbeError,
+        "UnprintableError": UnprintableError,
     }
     raise kinds[name](message)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from wsgiref.util import FileWrapper, request_uri
 
 from wsgiapp import requests, responses, sessions
-from wsgiapp.probes import PROBES
+from wsgiapp.misbehaviour import PROBES
 from wsgiapp.routing import Router
 
 if TYPE_CHECKING:

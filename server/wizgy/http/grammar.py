@@ -36,13 +36,41 @@ request_line = re.compile(rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/([0-9
 # absolute-form = scheme "://" authority path-abempty [ "?" query ]              RFC 9112 section 3.2.2
 absolute_form = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)([/?][\x21-\x7e]*)?")
 
+# h16 = 1*4HEXDIG                                                                RFC 3986 section 3.2.2
+# ls32 = ( h16 ":" h16 ) / IPv4address
+H16 = rb"[0-9A-Fa-f]{1,4}"
+DEC_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+LS32 = rb"(?:" + H16 + rb":" + H16 + rb"|" + DEC_OCTET + rb"(?:\." + DEC_OCTET + rb"){3})"
+
+# IPv6address =                            6( h16 ":" ) ls32                     RFC 3986 section 3.2.2
+#             /                       "::" 5( h16 ":" ) ls32
+#             / [               h16 ] "::" 4( h16 ":" ) ls32
+#             / [ *1( h16 ":" ) h16 ] "::" 3( h16 ":" ) ls32
+#             / [ *2( h16 ":" ) h16 ] "::" 2( h16 ":" ) ls32
+#             / [ *3( h16 ":" ) h16 ] "::"    h16 ":"   ls32
+#             / [ *4( h16 ":" ) h16 ] "::"              ls32
+#             / [ *5( h16 ":" ) h16 ] "::"              h16
+#             / [ *6( h16 ":" ) h16 ] "::"
+# From the third line on: the most groups before the gap, less one, and what follows it.
+IPV6_ADDRESS = rb"|".join(
+    [
+        rb"(?:%b:){6}%b" % (H16, LS32),
+        rb"::(?:%b:){5}%b" % (H16, LS32),
+        *(rb"(?:(?:%b:){0,%d}%b)?::(?:%b:){%d}%b" % (H16, most, H16, H16, 4 - most, LS32) for most in range(5)),
+        rb"(?:(?:%b:){0,5}%b)?::%b" % (H16, H16, H16),
+        rb"(?:(?:%b:){0,6}%b)?::" % (H16, H16),
+    ]
+)
+
 # Host = uri-host [ ":" port ]                                                   RFC 9110 section 7.2
 # uri-host = IP-literal / IPv4address / reg-name                                 RFC 3986 section 3.2.2
+# IP-literal = "[" IPv6address "]" here: IPvFuture has no version yet.
 # reg-name = *( unreserved / pct-encoded / sub-delims ), and not empty here: runs of plain characters between the
 # percent-encoded ones, so that the usual name is one run.
 REG_CHAR = rb"[A-Za-z0-9._~!$&'()*+,;=\-]"
 host = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?!:|\Z)" + REG_CHAR + rb"*(?:%[0-9A-Fa-f]{2}" + REG_CHAR + rb"*)*)(?::[0-9]{0,5})?"
+    rb"(?:\[(?:" + IPV6_ADDRESS + rb")\]"
+    rb"|(?!:|\Z)" + REG_CHAR + rb"*(?:%[0-9A-Fa-f]{2}" + REG_CHAR + rb"*)*)(?::[0-9]{0,5})?"
 )
 
 # field-line = field-name ":" OWS field-value OWS                                RFC 9112 section 5

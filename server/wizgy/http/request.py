@@ -27,6 +27,9 @@ from wizgy.errors import (
 )
 from wizgy.http import grammar
 
+LONGEST_REMEMBERED: Final = 2048
+"""The longest header section that a connection remembers between two requests, in bytes: idle ones cost memory."""
+
 SINGLETONS: Final = frozenset({"host", "content-length", "content-type", "transfer-encoding"})
 """Fields that may come once: two of one are two readings of the same message."""
 
@@ -194,7 +197,8 @@ class HeadReader:
         fields = self._fields
         if fields is None or block != self._block:
             fields = parse_field_section(block, self._limits)
-            self._block, self._fields = block, fields
+            remembered = len(block) <= LONGEST_REMEMBERED
+            self._block, self._fields = (block, fields) if remembered else (b"", None)
         return parse_semantics(request_line, fields)
 
 

@@ -29,15 +29,15 @@ WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
 
 HOP_BY_HOP: Final = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
     }
 )
 
@@ -83,7 +83,9 @@ class ResponseHead(NamedTuple):
     content_length: int
 
 
-_LARGEST_MEMO = 512
+_LARGEST_MEMO: Final = 512
+_LONGEST_HEAD: Final = 4096
+"""How many checked heads are remembered, and how long they may be, in bytes."""
 _checked: dict[tuple[str, tuple[tuple[str, str], ...]], CheckedHead] = {}
 
 
@@ -110,19 +112,21 @@ def check_head(status: str, fields: Fields) -> CheckedHead:
         raise ApplicationError("Each header field must be a (name, value) tuple of str.") from None
     if found is None:
         found = _check_head(status, fields)
-        if len(_checked) >= _LARGEST_MEMO:
-            _checked.clear()
-        _checked[key] = found
+        if len(found.lines) <= _LONGEST_HEAD:
+            if len(_checked) >= _LARGEST_MEMO:
+                _checked.clear()
+            _checked[key] = found
     return found
 
 
 def _check_head(status: str, fields: Fields) -> CheckedHead:
-    lines = [_check_status(status)]
+    status_line = _check_status(status)
+    lines = [status_line]
     seen = set()
     content_length: int | None = None
     for field in fields:
         name, value, line = _check_field(field)
-        if name == "content-length":
+        if name == b"content-length":
             length = _check_content_length(value)
             if content_length not in (None, length):
                 raise ApplicationError("Two header fields say different values of Content-Length.")
@@ -130,15 +134,15 @@ def _check_head(status: str, fields: Fields) -> CheckedHead:
             continue
         seen.add(name)
         lines.append(line)
-    code = int(status[:3])
-    return CheckedHead(code, b"".join(lines), content_length, "date" in seen, "server" in seen)
+    code = int(status_line[:3])
+    return CheckedHead(code, b"".join(lines), content_length, b"date" in seen, b"server" in seen)
 
 
 def _check_status(status: str) -> bytes:
     if not isinstance(status, str):
         raise ApplicationError(f"The status must be a str, not {type(status).__name__}.")
     try:
-        line = status.encode("latin-1")
+        line = str.encode(status, "latin-1")  # not a method of the application's own, here and below
     except UnicodeEncodeError:
         line = b""
     if not grammar.status.fullmatch(line):
@@ -146,31 +150,31 @@ def _check_status(status: str) -> bytes:
     return line + b"\r\n"
 
 
-def _check_field(field: object) -> tuple[str, str, bytes]:
+def _check_field(field: object) -> tuple[bytes, bytes, bytes]:
     """Check one field: its lower-case name, its value, and its line."""
-    if not isinstance(field, tuple) or len(field) != 2:
+    if not isinstance(field, tuple) or tuple.__len__(field) != 2:
         raise ApplicationError(f"A header field must be a (name, value) tuple, not {field!r}.")
-    name, value = field
+    name, value = tuple.__iter__(field)
     if not isinstance(name, str) or not isinstance(value, str):
         raise ApplicationError(f"The name and value of a header field must be str: {field!r}.")
     try:
-        name_bytes = name.encode("ascii")
-        value_bytes = value.encode("latin-1").strip(b" \t")
+        name_bytes = str.encode(name, "ascii")
+        value_bytes = str.encode(value, "latin-1").strip(b" \t")
     except UnicodeEncodeError:
         raise ApplicationError(f"A header field holds characters that HTTP has not: {field!r}.") from None
     if not grammar.field_name.fullmatch(name_bytes):
         raise ApplicationError(f"The name of a header field is not a token: {field!r}.")
     if not grammar.field_value.fullmatch(value_bytes):
         raise ApplicationError(f"The value of a header field holds a control character: {field!r}.")
-    lower = name.lower()
+    lower = name_bytes.lower()
     if lower in HOP_BY_HOP:
         raise ApplicationError(f"{name} is a hop-by-hop field, which only the server may set.")
-    return lower, value.strip(" \t"), name_bytes + b": " + value_bytes + b"\r\n"
+    return lower, value_bytes, name_bytes + b": " + value_bytes + b"\r\n"
 
 
-def _check_content_length(value: str) -> int:
-    if not grammar.content_length.fullmatch(value.encode("latin-1")):
-        raise ApplicationError(f"Content-Length must be a decimal number, not {value!r}.")
+def _check_content_length(value: bytes) -> int:
+    if not grammar.content_length.fullmatch(value):
+        raise ApplicationError(f"Content-Length must be a decimal number, not {value.decode('latin-1')!r}.")
     return int(value)
 
 
