@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,8 +19,8 @@ needs_toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="the standard
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither this repository's files nor this process's environment have a say."""
     monkeypatch.chdir(tmp_path)
-    for setting in SETTINGS.values():
-        monkeypatch.delenv(setting.variable, raising=False)
+    for variable in [name for name in os.environ if name.startswith("WIZGY_")]:
+        monkeypatch.delenv(variable)
 
 
 def test_defaults_are_complete() -> None:
