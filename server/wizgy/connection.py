@@ -320,6 +320,21 @@ class Connection:
         """Whether the application should pause until the client has taken some of what it gave."""
         return self.output.is_congested()
 
+    def wait_for_room(self) -> None:
+        """Wait until the client has taken some of what `write()` was given, at most for the write timeout.
+
+        Raises:
+            Disconnected: the client is gone, or took too little.
+        """
+        deadline = monotonic() + self._service.config.write_timeout
+        while self.output.is_congested():
+            remaining = deadline - monotonic()
+            if remaining <= 0 or self.output.broken:
+                self.output.abort()
+                raise Disconnected
+            self.output.wait_for_client(remaining)
+            self._flush()
+
     def _await(self, deadline: float) -> None:
         self._service.deadlines.set(self, deadline)
 

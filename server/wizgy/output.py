@@ -1,13 +1,15 @@
 """What waits to be sent on one connection: in memory, in a spool file, or in the application's own file.
 
-An application's thread never waits for a client. What the client does not take at once is kept here, and the
-selector sends it on. Little of it is kept in memory; more goes to a temporary file; when that is full too, the
-output is congested, and the application is not asked for more until the client has taken some.
+An application's thread does not wait for a client. What the client does not take at once is kept here, and the
+selector sends it on. Little of it is kept in memory; more goes to temporary files; when there is too much of that too,
+the output is congested, and the application is not asked for more until the client has taken some. Only an
+application that pushes with `write()` cannot be asked later: its thread waits (`wait_for_client`).
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from collections import deque
@@ -18,7 +20,9 @@ from wizgy.wsgi import Disconnected
 MEMORY_LIMIT: Final = 256 * 1024
 """Bytes kept in memory for one connection before the rest goes to a file."""
 SPOOL_LIMIT: Final = 256 * 1024 * 1024
-"""Bytes kept in a file for one connection before the application must pause."""
+"""Bytes kept in files for one connection before the application must pause."""
+SPOOL_FILE: Final = 64 * 1024 * 1024
+"""Bytes in one of these files. It is removed when all of it is sent, so a larger one would grow without end."""
 FILE_STEP: Final = 1 << 20
 """The most bytes of a file to send before another connection has its turn."""
 
@@ -44,6 +48,12 @@ class FileSegment:
         os.close(self.descriptor)
 
 
+class Spool(FileSegment):
+    """A temporary file that grows at its end while it is sent from its beginning."""
+
+    __slots__ = ()
+
+
 class Output:
     """Bytes on their way to one client, in order. Any thread may call any method.
 
@@ -55,15 +65,16 @@ class Output:
         sent: bytes sent since the connection began.
     """
 
-    __slots__ = ("_lock", "_memory", "_queue", "_sock", "_spool", "_spool_end", "broken", "sent")
+    __slots__ = ("_lock", "_memory", "_queue", "_sock", "_spool", "_spool_end", "_spooled", "broken", "sent")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._lock = threading.Lock()
         self._queue: deque[memoryview | FileSegment] = deque()
         self._memory = 0  # bytes of the queue that are in memory
-        self._spool: FileSegment | None = None  # the last segment, while it may still grow
+        self._spool: Spool | None = None  # the last segment, while it may still grow
         self._spool_end = 0
+        self._spooled = 0  # bytes of the queue that are in spools
         self.broken = False
         self.sent = 0
 
@@ -72,9 +83,8 @@ class Output:
 
     def is_congested(self) -> bool:
         """Whether more waits than may be kept."""
-        if self._spool is not None and self._spool_end > SPOOL_LIMIT:
-            return True
-        return self._memory > MEMORY_LIMIT  # there was no room in the file system
+        # In memory where there was no room in the file system.
+        return self._spooled > SPOOL_LIMIT or self._memory > MEMORY_LIMIT
 
     def send(self, data: bytes) -> None:
         """Send `data`, or keep what the client does not take at once.
@@ -117,6 +127,12 @@ class Output:
         with self._lock:
             return self._flush()
 
+    def wait_for_client(self, seconds: float) -> None:
+        """Wait until the client may take more, is gone, or the time is over."""
+        poller = select.poll()
+        poller.register(self._sock.fileno(), select.POLLOUT)
+        poller.poll(seconds * 1000)
+
     def abort(self) -> None:
         """Drop what waits and make both directions of the socket end."""
         self.broken = True
@@ -152,6 +168,8 @@ class Output:
         return sent
 
     def _keep(self, data: memoryview) -> None:
+        if self._spool_end >= SPOOL_FILE:
+            self._spool = None
         if self._spool is not None or self._memory + len(data) > MEMORY_LIMIT:
             if self._spool_data(data):
                 return
@@ -176,6 +194,7 @@ class Output:
             self._queue.append(segment)
             self._spool = segment
         self._spool_end = end + len(data)
+        self._spooled += len(data)
         segment.count += len(data)
         return True
 
@@ -216,6 +235,8 @@ class Output:
         segment.offset += sent
         segment.count -= sent
         self.sent += sent
+        if isinstance(segment, Spool):
+            self._spooled -= sent
         if segment.count == 0:
             self._queue.popleft()
             segment.close()
@@ -224,14 +245,14 @@ class Output:
         return sent
 
 
-def open_spool() -> FileSegment:
+def open_spool() -> Spool:
     """An empty spool.
 
     Raises:
         OSError: the file system has no room, or there is no temporary folder.
     """
     with open_temporary_file() as file:
-        return FileSegment(file.fileno(), 0, 0)
+        return Spool(file.fileno(), 0, 0)
 
 
 def open_temporary_file() -> BinaryIO:

@@ -58,6 +58,9 @@ class Channel(Protocol):
     def is_congested(self) -> bool:
         """Whether more is kept than should be: the application is asked for no more until it is less."""
 
+    def wait_for_room(self) -> None:
+        """Wait until no more is kept than should be, in the thread of an application that pushes."""
+
 
 class FileWrapper:
     """``wsgi.file_wrapper``: an iterable over a file-like object, sent by the kernel where that can be done.
@@ -311,11 +314,14 @@ class Response:
 
         Raises:
             ApplicationError: the response has ended, or `data` is no bytestring.
+            Disconnected: the client is gone, or was behind for too long.
 
         Source: PEP 3333, "The write() Callable"
         """
         self._refuse_late("write")
         self._send(data)
+        if self._channel.is_congested():
+            self._channel.wait_for_room()
 
     def _refuse_late(self, name: str) -> None:
         """What an application keeps and calls too late would come in the middle of another response."""

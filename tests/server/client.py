@@ -127,9 +127,9 @@ def is_alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def resident(pid: int) -> int:
-    """The memory of a process, in bytes."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text("ascii"), re.MULTILINE)
+def resident(pid: int, line: str = "VmRSS") -> int:
+    """The memory of a process, in bytes; with `VmHWM` the most that it ever had."""
+    found = re.search(rf"^{line}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text("ascii"), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
 

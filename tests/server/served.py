@@ -45,7 +45,11 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
     path, _, argument = environ["PATH_INFO"].lstrip("/").partition("/")
     content = answer(environ, path, argument)
     fields = [("Content-Type", "text/plain")]
-    if path == "big":
+    if path in ("big", "push"):
         fields.append(("Content-Length", argument))
-    start_response("200 OK", fields)
+    write = start_response("200 OK", fields)
+    if path == "push":
+        for block in blocks(int(argument)):
+            write(bytes(bytearray(block)))  # a copy: what is kept of it costs memory
+        return []
     return [content] if isinstance(content, bytes) else content

@@ -264,6 +264,35 @@ def test_full_file_system_slows_the_answer(small_folder: Path) -> None:
         assert "Traceback" not in server.stderr
 
 
+def test_full_file_system_holds_write(small_folder: Path) -> None:
+    """What write() is given reaches a slow reader whole; it waits for room, in little memory (PEP 3333)."""
+    with start("--threads", "2", environment={"TMPDIR": str(small_folder)}) as server:
+        with connect(server.address, receive_buffer=4096) as sock:
+            sock.sendall(request(f"/push/{60 * MEBIBYTE}"))
+            wait_until(lambda: used(small_folder) > 0, "something is spooled")
+            assert probe(server.address, 5) < PROBE
+            assert len(read_answer(sock)[1]) == 60 * MEBIBYTE
+        [worker] = children(server.pid)
+        assert resident(worker, "VmHWM") < 40 * MEBIBYTE
+        wait_until(lambda: used(small_folder) == 0, "the spool is removed")
+        assert "Traceback" not in server.stderr
+
+
+def test_write_is_not_held_for_ever(small_folder: Path) -> None:
+    """A client that makes no room in the write timeout is cut, and its threads are free again (PEP 3333)."""
+    arguments = ("--threads", "2", "--write-timeout", "1")
+    with start(*arguments, environment={"TMPDIR": str(small_folder)}) as server, ExitStack() as stack:
+        socks = [stack.enter_context(connect(server.address, receive_buffer=4096)) for _ in range(2)]
+        for sock in socks:
+            sock.sendall(request(f"/push/{60 * MEBIBYTE}"))
+        wait_until(lambda: used(small_folder) > 0, "something is spooled")
+        # Both threads are held until their clients are cut.
+        assert get(server.address, "/hello")[1] == b"hello\n"
+        for sock in socks:
+            with suppress(ConnectionError):
+                assert len(read_all(sock)) < 60 * MEBIBYTE
+
+
 # Another poller than epoll, chosen where there is none: the same work.
 WITHOUT_EPOLL = [
     sys.executable,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,16 +146,46 @@ def test_file_that_became_shorter(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_congested_spool(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A spool that is full makes the output congested until the client has taken it."""
+    """More in spools than there may be makes the output congested, until the client has taken as much."""
     monkeypatch.setattr(output, "SPOOL_LIMIT", 1 << 20)
-    out, _ = pair
-    total = fill(pair)
-    while not out.is_congested():
-        out.send(b"x" * 65536)
-        total += 65536
-        assert total < 4 << 20
-    drain(pair, total)
-    assert not out.is_congested()
+    monkeypatch.setattr(output, "SPOOL_FILE", 1 << 18)
+    out, client = pair
+    before = open_descriptors()
+    expected = b"x" * fill(pair)
+    for number in range(1000):
+        if out.is_congested():
+            break
+        expected += b"%06d" % number + b"y" * 65530
+        out.send(expected[-65536:])
+    assert MEMORY_LIMIT + (1 << 20) < len(expected) < 4 << 20
+    assert open_descriptors() == before + 5
+    received = bytearray()
+    while out.is_congested():
+        received += client.recv(65536)
+        out.flush()
+    assert out._spooled > (1 << 20) - (1 << 18)
+    assert bytes(received) + drain(pair, len(expected) - len(received)) == expected
+    assert open_descriptors() == before
+    assert not out._spooled
+
+
+def test_wait_for_client(pair: Pair) -> None:
+    """The waiting ends when the client takes something, when it is gone, and when the time is over."""
+    out, client = pair
+    fill(pair)
+    out.wait_for_client(0.01)
+    assert out.flush() is False
+    reader = threading.Timer(0.05, client.recv, [1 << 20])
+    reader.start()
+    out.wait_for_client(5)
+    reader.join()
+    sent = out.sent
+    out.flush()
+    assert out.sent > sent
+    threading.Timer(0.05, out.abort).start()
+    fill(pair)
+    out.wait_for_client(5)
+    assert out.broken
 
 
 def test_no_room_to_spool(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

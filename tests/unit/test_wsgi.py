@@ -28,6 +28,7 @@ class Channel:
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.congested = self.closing = self.gone = False
+        self.waited = 0
 
     @property
     def data(self) -> bytes:
@@ -46,6 +47,11 @@ class Channel:
 
     def is_congested(self) -> bool:
         return self.congested
+
+    def wait_for_room(self) -> None:
+        assert self.congested
+        self.waited += 1
+        self.congested = False
 
 
 class Body:
@@ -569,6 +575,21 @@ def test_environs_are_apart() -> None:
     first = build_environ(server, head_of(), io.BytesIO(), 0, ("", ""))
     first["mine"] = 1
     assert "mine" not in build_environ(server, head_of(), io.BytesIO(), 0, ("", ""))
+
+
+def test_write_waits_for_room() -> None:
+    """An application that pushes into a congested channel is held in write(), which PEP 3333 lets block."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> list[bytes]:
+        write = start_response("200 OK", [])
+        for _ in range(3):
+            channel.congested = True
+            write(b"ab")
+        return []
+
+    channel = Channel()
+    assert call(app, channel=channel).done
+    assert channel.waited == 3
 
 
 def test_memory_of_field_names_is_bounded() -> None:
