@@ -194,6 +194,20 @@ class Config:
     )
     workers: int = setting(1, whole_number(1), "Worker processes.", metavar="N")
     threads: int = setting(8, whole_number(1), "Threads of each worker that may run the application.", metavar="N")
+    max_requests: int = setting(
+        0,
+        whole_number(0),
+        "Requests after which a worker is replaced, against leaks of memory; 0 for never.",
+        metavar="N",
+        unit="requests",
+    )
+    max_requests_jitter: int = setting(
+        0,
+        whole_number(0),
+        "Most requests to add to --max-requests, at random, so that not all workers are replaced at once.",
+        metavar="N",
+        unit="requests",
+    )
     chdir: str = setting("", text, "Folder to change to before the application is loaded.", metavar="DIR")
     backlog: int = setting(
         1024, whole_number(1), "Connections that the kernel queues.", metavar="N", unit="connections"

@@ -51,6 +51,8 @@ LINGER_TOTAL: Final = 20.0
 """Seconds to wait for the client to close: without a byte from it, and in all."""
 LINGER_DRAINING: Final = 0.5
 """Seconds to wait for it when the server is told to stop."""
+IDLE_DRAINING: Final = 0.5
+"""Seconds for which a connection stays open then that nothing has been asked on: a request may be on its way."""
 LINGER_BYTES: Final = 1 << 28
 """Bytes to read and drop meanwhile."""
 LINGER_STEP: Final = 1 << 20
@@ -89,9 +91,11 @@ class Service:
     server_line: bytes = field(init=False)
     date_line: bytes = b""  # renewed every second
     draining: bool = False  # every answer closes its connection
+    keepalive_timeout: float = field(init=False)  # shorter then
 
     def __post_init__(self) -> None:
         config = self.config
+        self.keepalive_timeout = config.keepalive_timeout
         self.limits = Limits(config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body)
         name = config.server_header.encode("latin-1")
         self.server_line = b"Server: " + name + b"\r\n" if name else b""
@@ -262,6 +266,11 @@ class Connection:
             self.close()
         return False
 
+    # Any thread may call it.
+    def is_idle(self) -> bool:
+        """Whether no byte of a request has come since the last answer."""
+        return self.state is State.HEAD and not self._buffer
+
     # Called by the leader while another thread owns the connection.
     def flush(self) -> None:
         """Send on what waits while the application makes the next piece (PEP 3333, "Buffering")."""
@@ -371,8 +380,8 @@ class Connection:
             if self.state is not State.HEAD and self.state is not State.CONTENT:
                 return False
             if not self._receive():
-                if self._service.draining and self.state is State.HEAD and not self._buffer:
-                    self.close()  # idle, and no request is on its way
+                if self._service.draining and self.is_idle():
+                    self._await(min(self.deadline, monotonic() + self._service.keepalive_timeout))
                 return False
 
     def _receive(self) -> bool:
@@ -514,10 +523,10 @@ class Connection:
 
     def _end_response(self) -> None:
         """The last byte of an answer has been sent."""
-        if self._keep_alive and not (self._service.draining and not self._buffer):
+        if self._keep_alive:  # also when the server drains meanwhile: the client was told that it may go on
             self.state = State.HEAD
             self._head_begun = False
-            self._await(monotonic() + self._service.config.keepalive_timeout)
+            self._await(monotonic() + self._service.keepalive_timeout)
         elif self._ended or self._reset:
             self.close()
         else:

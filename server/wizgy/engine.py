@@ -26,11 +26,13 @@ import socket
 import sysconfig
 import threading
 from collections import deque
+from collections.abc import Callable
+from enum import Enum
 from time import monotonic, perf_counter, sleep, time
 from typing import Final, Protocol
 
 from wizgy.config import Config
-from wizgy.connection import LINGER_DRAINING, Connection, Service, State
+from wizgy.connection import IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
 from wizgy.listeners import Listener
 from wizgy.log import AccessLog, ErrorLog, Trace, http_date, logger
 from wizgy.wsgi import Application, server_environ
@@ -51,9 +53,19 @@ ACCEPT_PAUSE: Final = 0.1
 NOTICE_INTERVAL: Final = 60.0
 """Seconds between two notices of the same trouble."""
 
+LONGEST_POLL: Final = 5.0
+"""Seconds without a poll after which the engine counts as stuck; the leader polls every second at least."""
+
 FAULT: Final = "A fault in wizgy itself, please report it."
 
 FREE_THREADED: Final = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+class Notice(Enum):
+    """What an engine tells the process that it is in."""
+
+    ENOUGH = "it has run the application as often as it should"
+    STOPPED = "it has stopped"
 
 
 class Poller(Protocol):
@@ -89,8 +101,8 @@ class EpollPoller:
         self._hang_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
     def add_listener(self, descriptor: int) -> None:
-        """Watch a listening socket or the waking end of a pipe."""
-        self._epoll.register(descriptor, select.EPOLLIN)
+        """Watch a listening socket or the waking end of a pipe; one connection wakes one of the processes that do."""
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
     def remove(self, descriptor: int) -> None:
         """Watch it no more."""
@@ -272,6 +284,7 @@ class Engine:
         listeners: the listening sockets; the engine closes them when it drains, once nothing waits in them.
         multiprocess: whether other processes serve the same application.
         poller: for tests; by default the best that the system has.
+        notify: called with what its process should know, in any thread.
     """
 
     def __init__(
@@ -282,8 +295,10 @@ class Engine:
         *,
         multiprocess: bool = False,
         poller: Poller | None = None,
+        notify: Callable[[Notice], None] = lambda notice: None,
     ) -> None:
         self._config = config
+        self._notify = notify
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
         self._environs = {
             descriptor: server_environ(
@@ -314,11 +329,13 @@ class Engine:
         self._noticed = 0.0
         self._ready: deque[Connection] = deque()
         self._polling = False
+        self._polled = monotonic()  # when it last was
         self._second = 0  # the one that the Date field was made for
 
         self._offers: deque[None] = deque([None])
         self._standbys: deque[threading.Lock] = deque()
         self._calls = 0
+        self._enough = most_calls(config.max_requests, config.max_requests_jitter)
         self._slow_calls = SLOW_STREAK if FREE_THREADED else 0  # in a row
         self._watching = False
         self._activity = threading.Event()
@@ -347,12 +364,26 @@ class Engine:
         return self._stopped.wait(timeout)
 
     # Any thread may call it.
-    def drain(self) -> None:
-        """Accept what waits, answer what was asked, then stop; after the graceful timeout stop anyway."""
+    def drain(self, idle_grace: float = IDLE_DRAINING) -> None:
+        """Accept what waits, answer what was asked, then stop; after the graceful timeout stop anyway.
+
+        A second call with a shorter grace hastens the first.
+
+        Args:
+            idle_grace: seconds for which a connection stays open on which nothing has been asked, since its
+                request may be on the way; at most the keep-alive timeout.
+        """
+        self._service.keepalive_timeout = min(self._service.keepalive_timeout, idle_grace)
+        self._service.draining = True
         if self._drain_at is None:
-            self._service.draining = True
             self._drain_at = monotonic() + self._config.graceful_timeout
+        self._drain_began = 0.0  # all connections are looked at again
         self._wake.set()
+
+    # Any thread may call it.
+    def is_polling(self) -> bool:
+        """Whether the engine works as it should: somebody polls, or every thread is in the application."""
+        return monotonic() - self._polled < LONGEST_POLL or (bool(self._offers) and not self._standbys)
 
     # Any thread may call it.
     def stop(self) -> None:
@@ -478,6 +509,8 @@ class Engine:
             Whether this thread leads after it.
         """
         self._calls += 1
+        if self._calls == self._enough:
+            self._notify(Notice.ENOUGH)
         self._offers.append(None)
         if self._slow_calls >= SLOW_STREAK:
             self._wake_standby()
@@ -521,7 +554,12 @@ class Engine:
                 self._accept(self._listeners[descriptor])
             elif descriptor == self._wake.descriptor:
                 self._wake.clear()
-        self._expire(monotonic())
+        if not events and timeout and self._accepting:
+            # One that another process was woken for, and did not live to accept.
+            for listener in self._listeners.values():
+                self._accept(listener)
+        self._polled = now = monotonic()
+        self._expire(now)
         self._keep_house()
 
     def _expire(self, now: float) -> None:
@@ -607,8 +645,9 @@ class Engine:
         waiting = [c for c in list(self._connections.values()) if c.state is not State.LINGERING]
         answered = not waiting and now - self._drain_began > LINGER_DRAINING
         if not self._connections or answered or now >= deadline:
-            if waiting:
-                logger.warning("%d connections did not end in time and were cut.", len(waiting))
+            busy = sum(not connection.is_idle() for connection in waiting)
+            if busy:
+                logger.warning("%d connections did not end in time and were cut.", busy)
             self._stopping = True
 
     def _empty_backlogs(self) -> None:
@@ -643,6 +682,21 @@ class Engine:
             self._wake_standby()
         self.close()
         self._stopped.set()
+        self._notify(Notice.STOPPED)
+
+
+def most_calls(least: int, jitter: int) -> int:
+    """How often to run the application before the process should be replaced; 0 for as often as is asked.
+
+    Args:
+        least: the setting; 0 for no limit.
+        jitter: the most to add, so that workers that started together do not end together.
+    """
+    if not least or not jitter:
+        return least
+    import random  # not at the top: it takes a while, and few need it
+
+    return least + random.randint(0, jitter)
 
 
 def most_connections() -> int:

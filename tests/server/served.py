@@ -22,11 +22,20 @@ def blocks(size: int) -> Iterator[bytes]:
         size -= len(BLOCK)
 
 
+def halves(milliseconds: int) -> Iterator[bytes]:
+    """Yield two pieces, some time apart."""
+    yield b"first "
+    time.sleep(milliseconds / 1000)
+    yield b"second\n"
+
+
 def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterable[bytes]:
     """Do what the path says."""
     if path == "sleep":
         time.sleep(int(argument) / 1000)
         return b"slept\n"
+    if path == "halves":
+        return halves(int(argument))
     if path == "big":
         return blocks(int(argument))
     if path == "upload":

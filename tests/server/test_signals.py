@@ -94,6 +94,42 @@ def test_running_request_is_finished(number: signal.Signals) -> None:
         assert server.wait() == 0
 
 
+def test_request_on_its_way_is_answered() -> None:
+    """A client that has connected before TERM, and whose request comes just after it, is answered."""
+    with start() as server, connect(server.address) as new, connect(server.address) as used:
+        used.sendall(HELLO)
+        read_answer(used)
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: is_refused(server.address), "the signal is handled")
+        for sock in new, used:
+            sock.sendall(HELLO)
+            response, content = read_answer(sock)
+            assert content == b"hello\n"
+            assert response.getheader("Connection") == "close"
+            assert sock.recv(1) == b""
+        new.close()
+        used.close()
+        assert server.wait() == 0
+
+
+def test_promise_of_keep_alive_is_kept() -> None:
+    """Where an answer that began before TERM says that the connection stays open, one more request is answered."""
+    with start() as server, busy(server.address, "/halves/400") as sock:
+        data = b""
+        while b"first" not in data:
+            data += sock.recv(4096)
+        assert b"Connection: close" not in data
+        server.signal(signal.SIGTERM)
+        while not data.endswith(b"0\r\n\r\n"):
+            data += sock.recv(4096)
+        sock.sendall(HELLO)
+        response, content = read_answer(sock)
+        assert content == b"hello\n"
+        assert response.getheader("Connection") == "close"
+        sock.close()
+        assert server.wait() == 0
+
+
 def test_second_signal_ends_at_once() -> None:
     """A second TERM does not wait for what runs."""
     with start("--trace") as server, busy(server.address, "/sleep/20000") as sock:
