@@ -1,6 +1,7 @@
-"""Write the docs page of all cases: ``python -m tests.conformance.document [--check]``.
+"""Write the docs pages of all cases and requirements: ``python -m tests.conformance.document [--check]``.
 
-Exit status: 0 when the page was written or is up to date, 1 when ``--check`` finds that it is not.
+Exit status: 0 when the pages were written or are up to date, 1 when ``--check`` finds that they are not, or when cases
+and requirements do not fit together.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from tests.conformance import requirements
 from tests.conformance.cases import (
     LEVELS,
     Await,
     Case,
+    CaseError,
     HalfClose,
     Pause,
     Reconnect,
@@ -46,6 +49,9 @@ $ python -m tests.conformance.run --url http://127.0.0.1:8888 9112-6.3-te-and-cl
 | level | what it means | cases |
 |---|---|---:|
 {levels}
+
+Where several answers are accepted, a server may also end the connection after the first of them or a later one,
+if that answer says so: no standard makes connections persist. Only "answers a further request" is about that.
 
 A case that names no app holds for every compat app. Control bytes and bytes above ASCII are written
 as in Python; `→` marks what the client does besides sending.
@@ -145,18 +151,32 @@ def _link(source: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Write the page of all cases.")
-    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Write the pages of all cases and requirements.")
+    parser.add_argument("--check", action="store_true", help="fail if a page is out of date")
     options = parser.parse_args(arguments)
-    page = make_page(load_cases())
+    cases = load_cases()
+    try:
+        pages = {
+            PAGE: make_page(cases),
+            requirements.PAGE: requirements.make_page(requirements.load_requirements(), cases, COMMAND),
+        }
+    except CaseError as error:
+        print(error, file=sys.stderr)
+        return 1
     if not options.check:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page, encoding="utf-8")
+        for path, page in pages.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(page, encoding="utf-8")
         return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page:
-        return 0
-    print(f"{PAGE.name} is not what the cases say; run `{COMMAND}`", file=sys.stderr)
-    return 1
+    drifted = [path for path, page in pages.items() if not is_written(path, page)]
+    for path in drifted:
+        print(f"{path.name} is not what the cases say; run `{COMMAND}`", file=sys.stderr)
+    return 1 if drifted else 0
+
+
+def is_written(path: Path, page: str) -> bool:
+    """Tell whether a file is a page."""
+    return path.is_file() and path.read_text(encoding="utf-8") == page
 
 
 if __name__ == "__main__":

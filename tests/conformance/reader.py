@@ -64,6 +64,14 @@ class Response:
         values = [value for field, value in self.fields if field == name.lower()]
         return b", ".join(values).decode("latin-1") if values else None
 
+    @property
+    def announces_end(self) -> bool:
+        """Whether the connection ends after this response (RFC 9112 section 9.3)."""
+        options = [option.strip() for option in (self.get_field("connection") or "").lower().split(",")]
+        if self.minor_version == 0:
+            return "keep-alive" not in options
+        return "close" in options or self.framing == "close"
+
 
 class ResponseReader:
     """Read the responses of one connection from what is fed to it.

@@ -165,6 +165,8 @@ class Attempt:
             differences = find_outcome_differences(self.outcome, responses[:-1])
             if not differences and self.outcome.then != "closed":
                 return self._explain_probe(responses[-1])
+        if ended and self.is_cut_off_as_announced():
+            return None
         differences = find_outcome_differences(self.outcome, responses)
         if differences:
             return "; ".join(differences)
@@ -173,6 +175,21 @@ class Attempt:
         if self.outcome.then == "open" or (probed and not ended):
             return "the connection did not answer a further request"
         return None
+
+    def is_cut_off_as_announced(self) -> bool:
+        """Whether the first of several answers came as expected, and the last of them said that no more would come.
+
+        A server may end any connection after an answer that says so (RFC 9112 section 9.3). Where the outcome is
+        ``open``, this is what the case is about.
+        """
+        responses = self.reader.responses
+        begun = Outcome(self.outcome.responses[: len(responses)], "closed")
+        return (
+            0 < len(responses) < len(self.outcome.responses)
+            and self.outcome.then != "open"
+            and not find_outcome_differences(begun, responses)
+            and responses[-1].announces_end
+        )
 
     def is_reused(self, *, probed: bool) -> bool:
         """Whether the last answer read is that of the further request."""

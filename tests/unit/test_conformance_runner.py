@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance import document, run
+from tests.conformance import document, requirements, run
 from tests.conformance.cases import (
     Case,
     CaseError,
@@ -27,6 +27,7 @@ from tests.conformance.cases import (
 )
 from tests.conformance.matching import find_differences
 from tests.conformance.reader import Response, ResponseReader
+from tests.conformance.requirements import Requirement
 from tests.conformance.runner import (
     Exchange,
     TargetError,
@@ -503,6 +504,26 @@ def test_answer_too_many(tmp_path: Path) -> None:
     assert re.search("[23] complete answers .* came, not 1", exchange.explanation)
 
 
+@pytest.mark.parametrize(
+    ("last", "then", "passed"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x, close\r\n\r\n", "any", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "closed", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "open", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", "any", True),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", "any", False),
+        (b"HTTP/1.1 200 OK\r\n\r\nto the end", "any", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "any", False),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "any", False),
+    ],
+)
+def test_end_after_the_first_of_several_answers(last: bytes, then: str, passed: bool, tmp_path: Path) -> None:
+    """A server may end any connection after an answer that says so (RFC 9112 section 9.3)."""
+    case = make_case(tmp_path, [REQUEST * 2], [{"responses": [{"status": 200}, {"status": 200}], "then": then}])
+    exchange = play_against(answer(last), case)
+    assert exchange.passed is passed
+
+
 def test_second_outcome(tmp_path: Path) -> None:
     """One acceptable outcome is enough, whichever it is."""
     expect = [*OPEN, *CLOSED, {"responses": [], "then": "closed"}]
@@ -793,8 +814,47 @@ def test_page_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case(tmp_path, ["a"], ANY)
     monkeypatch.setattr(document, "load_cases", lambda: (case,))
     monkeypatch.setattr(document, "PAGE", tmp_path / "docs" / "page.md")
+    monkeypatch.setattr(requirements, "PAGE", tmp_path / "docs" / "requirements.md")
+    demanded = Requirement("RFC 9112 section 2", "MUST", "Something.", ("test-*",))
+    monkeypatch.setattr(requirements, "load_requirements", lambda: (demanded,))
     assert document.main(["--check"]) == 1
-    assert document.main([]) == 0
-    assert document.main(["--check"]) == 0
-    document.PAGE.write_text(document.PAGE.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert document.main(["--check"]) == 1
+    for page in (document.PAGE, requirements.PAGE):
+        assert document.main([]) == 0
+        assert document.main(["--check"]) == 0
+        page.write_text(page.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        assert document.main(["--check"]) == 1
+    monkeypatch.setattr(requirements, "load_requirements", lambda: ())
+    assert document.main([]) == 1
+
+
+@pytest.mark.parametrize(
+    ("requirement", "gap"),
+    [
+        (Requirement("RFC 9112 section 2", "MUST", "Something.", ("test-*",)), None),
+        (Requirement("RFC 9112 section 2", "SHOULD", "Something.", ("test-case",)), "test-case is of level MUST"),
+        (Requirement("RFC 9112 section 2", "MUST", "Something.", ("test-c", "other")), "no case is called test-c"),
+    ],
+)
+def test_requirements_and_cases(requirement: Requirement, gap: str | None, tmp_path: Path) -> None:
+    """A case demands no more than its level says, and a requirement names cases that exist."""
+    gaps = list(requirements.find_gaps([requirement], [make_case(tmp_path, ["a"], ANY)]))
+    assert bool(gaps) is (gap is not None)
+    assert gap is None or gap in gaps[0]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'level = "MUST"\ntext = "Something."\ncases = ["a"]',
+        'section = "RFC 1"\nlevel = "MAY"\ntext = "Something."\ncases = ["a"]',
+        'section = "RFC 1"\nlevel = "MUST"\ntext = "Something."',
+        'section = "RFC 1"\nlevel = "MUST"\ntext = "Something."\ncases = ["a"]\noutside = "why"',
+        'section = "RFC 1"\nlevel = "MUST"\ntext = "Something."\ncases = ["a"]\nmore = 1',
+    ],
+)
+def test_invalid_requirement(table: str, tmp_path: Path) -> None:
+    """A requirement with a key too many or too few is refused."""
+    path = tmp_path / "requirements.toml"
+    path.write_text(f"[[requirement]]\n{table}\n", encoding="utf-8")
+    with pytest.raises(CaseError, match=r"requirements\.toml"):
+        requirements.load_requirements(path)
