@@ -1,8 +1,9 @@
-"""Write the locks: exact versions with hashes, for every tool and for every framework of matrix.toml.
+"""Write the locks: exact versions with hashes, for every tool, and for every framework version and server.
 
-A lock holds for Python 3.10 and newer on every platform. `requirements/NAME.in` becomes
-`requirements/NAME.txt`; the requirements of a framework become `docker/locks/NAME-VERSION.txt`.
-Each lock opens with what it was made from, so that `--check` finds drift with no network.
+A lock holds for Python 3.10 and newer on every platform, that of a framework version or a server for the Pythons it
+has in matrix.toml. `requirements/NAME.in` becomes `requirements/NAME.txt`; the requirements of a framework version
+become `docker/locks/NAME-VERSION.txt`, those of a server `requirements/servers/DISTRIBUTION.txt`. Each lock opens
+with what it was made from, so that `--check` finds drift with no network.
 """
 
 from __future__ import annotations
@@ -13,16 +14,14 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # `python requirements/lock.py` alone would find only its own folder
+
+from matrix.environments import FRAMEWORK_LOCKS, SERVER_LOCKS, framework_lock, server_lock  # noqa: E402
+from matrix.manifest import Matrix, load_matrix  # noqa: E402
+
 TOOLS = ROOT / "requirements"
-FRAMEWORKS = ROOT / "docker" / "locks"
 OLDEST_PYTHON = "3.10"
 
 
@@ -32,6 +31,7 @@ class Lock:
 
     path: Path
     requirements: tuple[str, ...]
+    oldest_python: str = OLDEST_PYTHON
 
     @property
     def name(self) -> str:
@@ -57,29 +57,31 @@ def read_requirements(path: Path) -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
-def framework_locks(document: dict[str, Any]) -> list[Lock]:
-    """Return the lock of each framework that matrix.toml names."""
-    return [
-        Lock(
-            FRAMEWORKS / f"{name}-{framework['version']}.txt",
-            tuple(framework.get("requirements", ())),
-        )
-        for name, framework in document["frameworks"].items()
+def matrix_locks(matrix: Matrix) -> list[Lock]:
+    """Return the lock of each framework version and of each server that matrix.toml names."""
+    versions = [
+        Lock(framework_lock(version), version.requirements, version.pythons[0])
+        for framework in matrix.frameworks.values()
+        for version in framework.versions
     ]
+    servers = {
+        server_lock(server): Lock(server_lock(server), server.requirements, server.pythons[0])
+        for server in matrix.servers.values()
+    }
+    return versions + list(servers.values())
 
 
 def all_locks() -> list[Lock]:
     """Return every lock that there must be; the tests' one first, since the others agree with it."""
     tools = [Lock(path.with_suffix(".txt"), read_requirements(path)) for path in TOOLS.glob("*.in")]
     tools.sort(key=lambda lock: (lock.path.stem != "tests", lock.path))
-    document = tomllib.loads((ROOT / "matrix.toml").read_text(encoding="utf-8"))
-    return tools + framework_locks(document)
+    return tools + matrix_locks(load_matrix())
 
 
 def strays(locks: list[Lock]) -> list[Path]:
     """Return the files among the locks that nothing asks for."""
     wanted = {lock.path for lock in locks}
-    return sorted({*TOOLS.glob("*.txt"), *FRAMEWORKS.glob("*.txt")} - wanted)
+    return sorted({*TOOLS.glob("*.txt"), *SERVER_LOCKS.glob("*.txt"), *FRAMEWORK_LOCKS.glob("*.txt")} - wanted)
 
 
 def check(locks: list[Lock]) -> list[str]:
@@ -101,7 +103,7 @@ def write(lock: Lock, options: list[str]) -> None:
         source.write_text("\n".join(lock.requirements), encoding="utf-8")
         command = [
             *("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
-            *("--python-version", OLDEST_PYTHON, "--no-header", "--no-annotate"),
+            *("--python-version", lock.oldest_python, "--no-header", "--no-annotate"),
             *("--no-emit-index-url", "--no-emit-find-links", *options),
             *(() if lock.path == agree else ("--constraint", str(agree))),
             *("--output-file", str(lock.path), str(source)),
@@ -124,7 +126,8 @@ def main() -> int:
         for problem in problems:
             print(f"{problem}; run `tox -e lock`", file=sys.stderr)
         return 1 if problems else 0
-    FRAMEWORKS.mkdir(parents=True, exist_ok=True)
+    for directory in (FRAMEWORK_LOCKS, SERVER_LOCKS):
+        directory.mkdir(parents=True, exist_ok=True)
     for path in strays(locks):
         path.unlink()
     for lock in locks:

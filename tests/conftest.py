@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from tests.harness.frameworks import Framework, Matrix, MatrixError, load_matrix
+from tests.harness.frameworks import Framework, Matrix, MatrixError, Version, load_matrix
 from tests.harness.known import expect_failures, unmatched
 from tests.harness.process import ServerProcess, ServerProcessError, serve_framework
 from tests.harness.target import Target, TargetError, server_name, wait_accepting
 
 MATRIX = pytest.StashKey[Matrix]()
 FRAMEWORK = pytest.StashKey[Framework]()
+VERSION = pytest.StashKey[Version]()
 PROCESS = pytest.StashKey[ServerProcess]()
 LOG_START = pytest.StashKey[int]()
 
@@ -40,7 +42,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--framework",
         metavar="NAME",
         default="wsgi",
-        help="the framework whose app answers, as matrix.toml names it (default: %(default)s)",
+        help="the framework whose app answers, as matrix.toml names it, perhaps with a version: flask-2.3 "
+        "(default: %(default)s)",
+    )
+    group.addoption(
+        "--server",
+        metavar="NAME",
+        default="wizgy",
+        help="the server at --url, as matrix.toml names it: its known deviations are expected (default: %(default)s)",
+    )
+    group.addoption(
+        "--python",
+        metavar="VERSION",
+        default=f"{sys.version_info.major}.{sys.version_info.minor}",
+        help="the Python that the server runs on (default: %(default)s)",
     )
     group.addoption(
         "--url",
@@ -57,7 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     try:
         config.stash[MATRIX] = load_matrix()
+        config.stash[VERSION] = config.stash[MATRIX].version(config.getoption("--framework"))
         config.stash[FRAMEWORK] = config.stash[MATRIX].framework(config.getoption("--framework"))
+        config.stash[MATRIX].server(config.getoption("--server"))
         if (url := config.getoption("--url")) and not config.option.collectonly:
             wait_accepting(url)
     except (MatrixError, TargetError) as error:
@@ -67,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say in the header which server, framework and URL the tests use."""
     framework = config.stash[FRAMEWORK]
-    app = f"{framework.title} {framework.version} ({framework.application})"
+    app = f"{framework.title} {config.stash[VERSION].version} ({framework.application})"
     url = config.getoption("--url")
     if not url:
         return f"target: wizgy of this tree, on a free port of 127.0.0.1; {app}"
@@ -90,12 +107,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _is_for(framework, item)]
-    deviations = config.stash[MATRIX].known_for(framework)
+    cell = (config.getoption("--server"), config.stash[VERSION], config.getoption("--python"))
+    deviations = config.stash[MATRIX].known_for(*cell)
     expect_failures(deviations, items)
     lost = [known.test for known in unmatched(deviations, items, _collected_whole(config))]
     if lost:
         raise pytest.UsageError(
-            f"matrix.toml has [[known]] tables of {framework.name} that match no test: "
+            f"matrix.toml has [[known]] tables for {framework.name} that match no test: "
             f"{', '.join(lost)}; correct their `test` or remove them"
         )
 

@@ -35,7 +35,7 @@ def expect_failures(deviations: Iterable[KnownDeviation], items: Iterable[pytest
     for item in items:
         for deviation in deviations:
             if matches(deviation, item.nodeid):
-                reason = f"known deviation of {deviation.framework}: {deviation.reason}"
+                reason = f"known deviation: {deviation.reason}"
                 mark = pytest.mark.xfail(reason=f"{reason} ({deviation.link})", strict=True)
                 item.add_marker(mark)
 

@@ -13,19 +13,32 @@ import pytest
 from tests.harness.frameworks import ROOT
 
 MATRIX = """\
+pythons = ["3.13"]
+
 [frameworks.plain]
 title = "Plain"
 greeting = "hello"
 application = "app:app"
 directory = "."
-version = "1"
+port = 8000
+default = "1"
+versions = [{ version = "1", requirements = [], pythons = ["3.13"] }]
 
 [frameworks.other]
 title = "Other"
 greeting = "hello"
 application = "app:app"
 directory = "."
-version = "2"
+port = 8001
+default = "2"
+versions = [{ version = "2", requirements = [], pythons = ["3.13"] }]
+
+[servers.wizgy]
+title = "wizgy"
+url = "https://example.test/"
+requirements = []
+command = ["{python}"]
+uses = ["matrix"]
 """
 
 SERVER = """\
@@ -79,6 +92,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Give a function that runs pytest with arguments, known deviations and variables."""
     tests = tmp_path / "tests"
     shutil.copytree(ROOT / "tests" / "harness", tests / "harness")
+    shutil.copytree(ROOT / "matrix", tmp_path / "matrix")
     for test_module in (tests / "harness").glob("test_*.py"):
         test_module.unlink()
     for name in ("__init__.py", "conftest.py"):

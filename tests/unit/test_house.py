@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import pytest
@@ -12,13 +11,8 @@ import yaml
 import wizgy
 from tests.harness.frameworks import ROOT, load_matrix
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 FRAMEWORKS = load_matrix().frameworks
-LOCKS = {f"docker/locks/{name}-{framework.version}.txt" for name, framework in FRAMEWORKS.items()}
+LOCKS = {f"docker/locks/{framework.default.id}.txt" for framework in FRAMEWORKS.values()}
 
 
 def compose_service(name: str) -> dict[str, Any]:
@@ -34,18 +28,11 @@ def test_compose_has_service(name: str) -> None:
     version = FRAMEWORKS[name].version
     service = compose_service(name)
 
-    assert service["ports"] == [f"127.0.0.1:${{{name.upper()}_PORT:-{port_of(name)}}}:8888"]
+    assert service["ports"] == [f"127.0.0.1:${{{name.upper()}_PORT:-{FRAMEWORKS[name].port}}}:8888"]
     assert service["build"]["args"]["FRAMEWORK"] == name
     assert service["build"]["args"]["FRAMEWORK_VERSION"] == f"${{{name.upper()}_VERSION:-{version}}}"
     assert f"${{{name.upper()}_VERSION:-{version}}}-py" in service["image"]
     assert name in compose_service("conformance")["depends_on"]
-
-
-def port_of(name: str) -> int:
-    """Return the port that matrix.toml gives a framework."""
-    document = tomllib.loads((ROOT / "matrix.toml").read_text(encoding="utf-8"))
-    port: int = document["frameworks"][name]["port"]
-    return port
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)

@@ -9,12 +9,20 @@ import pytest
 from tests.harness.frameworks import MatrixError, load_matrix
 
 FRAMEWORK = """\
+pythons = ["3.12", "3.13"]
+
 [frameworks.plain]
 title = "Plain"
 greeting = "hello"
 application = "app:app"
 directory = "apps/plain"
+port = 8000
+default = "1"
+
+[[frameworks.plain.versions]]
 version = "1"
+requirements = ["plain==1.0"]
+pythons = ["3.13"]
 """
 
 KNOWN = """\
@@ -42,17 +50,17 @@ def test_directories_are_relative_to_the_file(tmp_path: Path) -> None:
     matrix = load_matrix(path)
 
     assert matrix.framework("plain").directory == tmp_path / "apps" / "plain"
-    assert [known.test for known in matrix.known_for(matrix.framework("plain"))] == ["a-case"]
+    assert [known.test for known in matrix.known_for("any", matrix.version("plain"), "3.13")] == ["a-case"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("frameworks = [", "cannot read"),
-        (FRAMEWORK.replace('title = "Plain"\n', ""), r"\[frameworks.plain\] needs title"),
-        (FRAMEWORK.replace('"1"', "1"), r"\[frameworks.plain\] needs version"),
-        (FRAMEWORK + KNOWN.replace('"plain"', '"plane"'), "'plane'; choose one of: plain"),
-        (FRAMEWORK + KNOWN.replace('reason = "why"', ""), r"\[\[known\]\] needs reason"),
+        (FRAMEWORK.replace('title = "Plain"\n', ""), r"\[frameworks.plain\]: needs title"),
+        (FRAMEWORK.replace('default = "1"', "default = 1"), r"\[frameworks.plain\]: needs default"),
+        (FRAMEWORK + KNOWN.replace('"plain"', '"plane"'), "'plane'; choose from: plain"),
+        (FRAMEWORK + KNOWN.replace('reason = "why"', ""), r"\[\[known\]\] number 1: needs reason"),
     ],
 )
 def test_mistakes_are_explained(tmp_path: Path, text: str, message: str) -> None:

@@ -1,0 +1,251 @@
+"""A server as a process: start it as `matrix.toml` says, wait until it answers, end it with all that it started."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from matrix.environments import Environment
+from matrix.manifest import Server
+
+LAUNCHERS = Path(__file__).resolve().parent / "launchers"
+
+START_SECONDS = 60.0
+"""Seconds until a server must answer: Django first makes its database, on a machine that may be busy."""
+
+STOP_SECONDS = 10.0
+"""Seconds for a server to end after SIGTERM, before it is killed."""
+
+ASK_AGAIN_SECONDS = 0.02
+"""Seconds between two questions whether a stranger's socket listens: nothing tells."""
+
+PORTS_TO_TRY = 3
+
+LAST_LINES = 40
+
+
+class StartError(Exception):
+    """A server did not start; the message has its command and what it logged."""
+
+
+@dataclass
+class Running:
+    """A server that answers. `log` is a file with its standard output and standard error."""
+
+    server: Server
+    host: str
+    port: int
+    process: subprocess.Popen[bytes]
+    command: tuple[str, ...]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also that of its process group."""
+        return self.process.pid
+
+    def read_log(self) -> str:
+        """Return what it has written so far."""
+        return self.log.read_text(encoding="utf-8", errors="backslashreplace")
+
+    def stop(self, seconds: float = STOP_SECONDS) -> int | None:
+        """Send SIGTERM; return the exit status, None when it had to be killed. What it started is killed too."""
+        try:
+            with suppress(ProcessLookupError):
+                self.process.terminate()
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the process and all that it started; do nothing once they have ended."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def start(
+    server: Server,
+    environment: Environment,
+    directory: Path,
+    application: str,
+    *,
+    workers: int = 1,
+    threads: int = 8,
+    variables: Mapping[str, str] | None = None,
+    seconds: float = START_SECONDS,
+) -> Iterator[Running]:
+    """Start a server on a free port of 127.0.0.1 and give it once it answers; end it on leaving.
+
+    Args:
+        server: a server of `matrix.toml`.
+        environment: where it is installed, as `matrix.environments.environment` makes it.
+        directory: the app's folder, which becomes the working directory and is importable.
+        application: the `module:attribute` to serve.
+        workers: how many processes, where the server knows such a setting.
+        threads: how many threads run the application, where the server knows such a setting.
+        variables: environment variables beside those of this process.
+        seconds: how long it may take until it answers.
+
+    Raises:
+        StartError: it ended before it answered, or did not answer in time.
+    """
+    with tempfile.TemporaryDirectory(prefix="matrix-") as temporary:
+        settings = {**_variables(server, environment, Path(temporary)), **(variables or {})}
+        running = _launch_answering(
+            lambda: _launch(server, environment, directory, application, workers, threads, settings, Path(temporary)),
+            seconds,
+        )
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+def command_of(
+    server: Server, *, python: str, launchers: str, host: str, port: int, application: str, workers: int, threads: int
+) -> tuple[str, ...]:
+    """Return the command that starts a server, with nothing left to fill in."""
+    values = {
+        "python": python,
+        "launchers": launchers,
+        "host": host,
+        "port": str(port),
+        "application": application,
+        "workers": str(workers),
+        "threads": str(threads),
+    }
+    return tuple(word.format_map(values) for word in server.command)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that is free and stays so for a minute, for whoever binds it by number.
+
+    A connection is made to it and closed from its side: in the state TIME_WAIT the system hands the port out to
+    nobody, while a server, which sets SO_REUSEADDR, can bind it.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, 0))
+        listener.listen(1)
+        port: int = listener.getsockname()[1]
+        with socket.create_connection((host, port)) as client:
+            accepted, _ = listener.accept()
+            accepted.close()
+            client.recv(1)
+    return port
+
+
+def _launch_answering(launch: Callable[[], Running], seconds: float) -> Running:
+    """Launch a server and wait until it answers; once more when somebody took its port before it."""
+    for _ in range(PORTS_TO_TRY - 1):
+        running = launch()
+        try:
+            return _wait_answering(running, seconds)
+        except StartError as error:
+            if "address already in use" not in str(error).lower():
+                raise
+    return _wait_answering(launch(), seconds)
+
+
+def _launch(
+    server: Server,
+    environment: Environment,
+    directory: Path,
+    application: str,
+    workers: int,
+    threads: int,
+    variables: Mapping[str, str],
+    temporary: Path,
+) -> Running:
+    host, port = "127.0.0.1", free_port()
+    command = command_of(
+        server,
+        python=environment.python,
+        launchers=str(LAUNCHERS),
+        host=host,
+        port=port,
+        application=application,
+        workers=workers,
+        threads=threads,
+    )
+    log = temporary / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=dict(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Running(server, host, port, process, command, log)
+
+
+def _variables(server: Server, environment: Environment, temporary: Path) -> dict[str, str]:
+    """Return this process's variables without what would change the server, and with a place of its own for files."""
+    strange = ("WIZGY_", "GUNICORN_", "GRANIAN_", "UWSGI_", "UVICORN_", "WEB_CONCURRENCY", "PYTHON", "VIRTUAL_ENV")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    variables["PATH"] = os.pathsep.join([str(environment.directory / "bin"), variables.get("PATH", os.defpath)])
+    variables["PYTHONUNBUFFERED"] = "1"
+    variables["PYTHONDONTWRITEBYTECODE"] = "1"
+    variables["TMPDIR"] = str(temporary)
+    if server.path:
+        variables["PYTHONPATH"] = str(server.path)
+    return variables
+
+
+def _wait_answering(running: Running, seconds: float) -> Running:
+    """Wait until the server answers any request, with whatever status; kill it when it does not.
+
+    Raises:
+        StartError: it ended first, or did not answer in time.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        while not _answers(running.host, running.port, max(deadline - time.monotonic(), 0.1)):
+            if time.monotonic() > deadline:
+                raise StartError(_report(running, f"did not answer within {seconds:g} s"))
+            with suppress(subprocess.TimeoutExpired):
+                status = running.process.wait(ASK_AGAIN_SECONDS)
+                raise StartError(_report(running, f"ended with exit status {status} before it answered"))
+    except BaseException:
+        running.kill()
+        raise
+    return running
+
+
+def _answers(host: str, port: int, seconds: float) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
+    try:
+        connection.request("GET", "/hello", headers={"Connection": "close"})
+        connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _report(running: Running, problem: str) -> str:
+    log = "\n".join(running.read_log().splitlines()[-LAST_LINES:])
+    command = " ".join(running.command)
+    return f"{running.server.title} {problem}\ncommand: {command}\nlog:\n{log or '(nothing)'}"
