@@ -149,7 +149,7 @@ def run(arguments: Sequence[str]) -> int:
         load(options.app, config.chdir)
         print(f"wizgy: {options.app} loads, and the settings are valid.")
         return 0
-    return supervisor.run(lambda: load(options.app, config.chdir), config)
+    return supervisor.run(lambda config: load(options.app, config.chdir), config, lambda: parse_arguments(arguments)[1])
 
 
 def main() -> NoReturn:

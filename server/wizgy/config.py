@@ -138,6 +138,18 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
+def worker_count(value: str) -> int:
+    """A whole number from 1 up, or ``auto`` for the processors that the control group of this process allows."""
+    if value == "auto":
+        from wizgy.cgroup import count_processors
+
+        return count_processors()
+    try:
+        return whole_number(1)(value)
+    except ValueError:
+        raise ValueError("expected a whole number from 1 up, or auto") from None
+
+
 def seconds(least: float) -> Callable[[str], float]:
     """A number of seconds that is not below `least`."""
 
@@ -192,7 +204,9 @@ class Config:
         metavar="ADDRESS",
         repeatable=True,
     )
-    workers: int = setting(1, whole_number(1), "Worker processes.", metavar="N")
+    workers: int = setting(
+        1, worker_count, "Worker processes; auto for as many as there are processors to use.", metavar="N|auto"
+    )
     threads: int = setting(8, whole_number(1), "Threads of each worker that may run the application.", metavar="N")
     max_requests: int = setting(
         0,
@@ -220,6 +234,12 @@ class Config:
         unit="connections",
     )
     server_header: str = setting("wizgy", line_of_text, "Value of the Server field; empty for none.", metavar="TEXT")
+    health: bool = setting(
+        False,
+        boolean,
+        "Answer /livez and /readyz without the application: 200 while the server lives, and while it is not told to "
+        "stop.",
+    )
     header_timeout: float = setting(
         10.0,
         seconds(0.1),
@@ -256,6 +276,23 @@ class Config:
         30.0,
         seconds(0),
         "Time for requests to finish once the server is told to stop.",
+        metavar="SECONDS",
+        unit="seconds",
+        group="Timeouts",
+    )
+    drain_delay: float = setting(
+        0.0,
+        seconds(0),
+        "Time for which a server that is told to stop still serves and accepts, while /readyz says that it is not "
+        "ready; for a load balancer to notice.",
+        metavar="SECONDS",
+        unit="seconds",
+        group="Timeouts",
+    )
+    load_timeout: float = setting(
+        120.0,
+        seconds(0),
+        "Time for the application to load; a worker that takes longer is killed. 0 for no limit.",
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",

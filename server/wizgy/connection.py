@@ -89,7 +89,9 @@ class Service:
     forget: Callable[[Connection], None]
     limits: Limits = field(init=False)
     server_line: bytes = field(init=False)
+    own_paths: frozenset[str] = field(init=False)  # those that the application is not asked for
     date_line: bytes = b""  # renewed every second
+    ready: bool = True  # what /readyz tells
     draining: bool = False  # every answer closes its connection
     keepalive_timeout: float = field(init=False)  # shorter then
 
@@ -97,6 +99,7 @@ class Service:
         config = self.config
         self.keepalive_timeout = config.keepalive_timeout
         self.limits = Limits(config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body)
+        self.own_paths = frozenset(("*", "/livez", "/readyz") if config.health else ("*",))
         name = config.server_header.encode("latin-1")
         self.server_line = b"Server: " + name + b"\r\n" if name else b""
 
@@ -436,8 +439,8 @@ class Connection:
         self._transferred = 0
         if head.line.authority and not self._is_secure_enough(head.line):
             raise MisdirectedRequest("The request-target has the scheme https, and this connection has no TLS.")
-        if head.line.path == "*":
-            self._answer_for_server()
+        if head.line.path in self._service.own_paths:
+            self._answer_for_server(head)
         elif head.content_length == 0:
             self._content = io.BytesIO()
             self.state = State.READY
@@ -573,20 +576,38 @@ class Connection:
         )
         self._answer(error.status, answer, keep_alive=False)
 
-    def _answer_for_server(self) -> None:
-        """Answer ``OPTIONS *``, which asks about the server and no resource (RFC 9110 section 9.3.7)."""
-        assert self._head is not None
-        keep_alive = self._head.keep_alive and not self._service.draining and self._head.content_length == 0
-        head = http.build_head(
-            http.check_head("200 OK", []),
-            minor=self._head.line.minor,
-            is_head=False,
+    def _answer_for_server(self, head: RequestHead) -> None:
+        """Answer what the application is not asked, ready or not, busy or not."""
+        status, fields, content = self._answer_about_server(head)
+        fields.append(("Content-Length", str(len(content))))
+        checked = http.check_head(status, fields)
+        keep_alive = head.keep_alive and not self.is_closing() and head.content_length == 0
+        answer = http.build_head(
+            checked,
+            minor=head.line.minor,
+            is_head=head.line.method == "HEAD",
             keep_alive=keep_alive,
-            known_length=0,
+            known_length=None,
             date_line=self._service.date_line,
             server_line=self._service.server_line,
         )
-        self._answer(200, head.data, keep_alive=keep_alive)
+        self._answer(
+            checked.code, answer.data + (b"" if head.line.method == "HEAD" else content), keep_alive=keep_alive
+        )
+
+    def _answer_about_server(self, head: RequestHead) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Status, fields and content for a path that is the server's own.
+
+        Source: RFC 9110 section 9.3.7 for ``OPTIONS *``; section 15.5.6
+        """
+        if head.line.path == "*":
+            return "200 OK", [], b""
+        fields = [("Content-Type", "text/plain"), ("Cache-Control", "no-store")]
+        if head.line.method not in ("GET", "HEAD"):
+            return "405 Method Not Allowed", [*fields, ("Allow", "GET, HEAD")], b"Only GET and HEAD.\n"
+        if head.line.path == "/readyz" and not self._service.ready:
+            return "503 Service Unavailable", fields, b"stopping\n"
+        return "200 OK", fields, b"ok\n"
 
     def _answer(self, status: int, answer: bytes, *, keep_alive: bool) -> None:
         """Send an answer that is not the application's."""

@@ -27,7 +27,7 @@ import sysconfig
 import threading
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
+from enum import IntEnum
 from time import monotonic, perf_counter, sleep, time
 from typing import Final, Protocol
 
@@ -61,11 +61,12 @@ FAULT: Final = "A fault in wizgy itself, please report it."
 FREE_THREADED: Final = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
-class Notice(Enum):
+class Notice(IntEnum):
     """What an engine tells the process that it is in."""
 
-    ENOUGH = "it has run the application as often as it should"
-    STOPPED = "it has stopped"
+    ENOUGH = 1  # it has run the application as often as it should
+    CLOSED = 2  # it has closed the listening sockets: what comes now is for others
+    STOPPED = 3
 
 
 class Poller(Protocol):
@@ -375,10 +376,16 @@ class Engine:
         """
         self._service.keepalive_timeout = min(self._service.keepalive_timeout, idle_grace)
         self._service.draining = True
+        self._service.ready = False
         if self._drain_at is None:
             self._drain_at = monotonic() + self._config.graceful_timeout
         self._drain_began = 0.0  # all connections are looked at again
         self._wake.set()
+
+    # Any thread may call it.
+    def be_unready(self) -> None:
+        """Answer from now on that the server is not ready, while it still serves."""
+        self._service.ready = False
 
     # Any thread may call it.
     def is_polling(self) -> bool:
@@ -662,6 +669,8 @@ class Engine:
                 if self._accept(listener):
                     del self._listeners[descriptor]
                     listener.close()
+                    if not self._listeners:
+                        self._notify(Notice.CLOSED)
                     break
 
     def _renew_date(self) -> None:

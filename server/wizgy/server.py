@@ -6,6 +6,7 @@ import threading
 from types import TracebackType
 
 from wizgy import supervisor
+from wizgy.child import KILL_AFTER
 from wizgy.config import check_keywords
 from wizgy.engine import Engine
 from wizgy.listeners import Listener, open_listener
@@ -26,7 +27,8 @@ def serve(application: Application, **settings: object) -> None:
 
     Source: PEP 3333
     """
-    raise SystemExit(supervisor.run(lambda: application, check_keywords(settings)))
+    config = check_keywords(settings)
+    raise SystemExit(supervisor.run(lambda config: application, config, lambda: config))
 
 
 class Server:
@@ -116,4 +118,4 @@ def make_server(address: tuple[str, int] | str, application: Application, **sett
         where = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
     listener = open_listener(where, config.backlog)
     engine = Engine(application, config, [listener])
-    return Server(listener, engine, config.graceful_timeout + supervisor.KILL_AFTER)
+    return Server(listener, engine, config.graceful_timeout + KILL_AFTER)

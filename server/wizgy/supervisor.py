@@ -1,41 +1,49 @@
-"""Worker processes: start, watch, replace, drain, stop.
+"""Worker processes: start, watch, replace, reload, drain, stop.
 
 The supervisor opens the listening sockets and forks the workers, which inherit them. It runs no thread and no
 code of the application, so nothing that an application does can stop it. Signal handlers only write to a
-self-pipe. Each worker holds the read end of a pipe whose write end only the supervisor has: its end tells the
-worker that the supervisor is gone.
+self-pipe; workers report over a pipe (`wizgy.link`).
+
+It is one loop. Whatever happens only changes a worker's `Stage`, or how many are wanted; then `_adjust` does what
+that calls for:
+
+- where fewer workers than wanted are fresh (STARTING or READY), it starts one;
+- where more than wanted serve, the oldest that is RETIRING may finish;
+- where more than wanted are fresh, the oldest stops.
+
+So a reload, a worker that has served --max-requests, one more, one fewer and a death are all the same thing, and in
+each the successor serves before its predecessor stops.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import selectors
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from time import monotonic
-from types import FrameType
 from typing import Final
 
-from wizgy import log
+from wizgy import cgroup, log, worker
+from wizgy.child import TIME_TO_SHOW, Child, Generation, Stage, describe_end
 from wizgy.config import Config
-from wizgy.engine import Engine
 from wizgy.errors import LoadError, StartError
+from wizgy.link import Link, Report, make_link
 from wizgy.listeners import Listener, open_listener
 from wizgy.log import logger
-from wizgy.wsgi import Application
+from wizgy.signals import SelfPipe
+from wizgy.worker import Load
 
-Load = Callable[[], Application]
-
+TICK: Final = 1.0
+"""Seconds between two looks at whether the workers live."""
+LONGEST_SILENCE: Final = 10
+"""Ticks after which a worker that says nothing is replaced. It says something every second."""
 QUICK_DEATH: Final = 1.0
 """Seconds of life below which a worker's death counts as a failed start."""
 FIRST_BACK_OFF: Final = 0.5
 LONGEST_BACK_OFF: Final = 10.0
 """Seconds to wait before a worker is replaced that failed to start; doubled each time."""
-KILL_AFTER: Final = 2.0
-"""Seconds that a worker gets on top of the graceful timeout."""
 CAUGHT: Final = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -43,66 +51,23 @@ CAUGHT: Final = (
     signal.SIGHUP,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGUSR2,
 )
 """The signals that mean something to the supervisor."""
 EXIT_STOPPED: Final = 0
 EXIT_WORKER_FAILED: Final = 1
 
-
-class SelfPipe:
-    """Turns signals into bytes to be read, one byte a signal."""
-
-    def __init__(self) -> None:
-        self.descriptor, self._sender = os.pipe()
-        os.set_blocking(self.descriptor, False)
-        os.set_blocking(self._sender, False)
-
-    def catch(self, *signals: signal.Signals) -> None:
-        """Have these signals written to the pipe from now on, and no others."""
-        signal.set_wakeup_fd(self._sender, warn_on_full_buffer=False)
-        for number in signals:
-            signal.signal(number, self._ignore)
-
-    @staticmethod
-    def _ignore(number: int, frame: FrameType | None) -> None:
-        """CPython writes the byte itself; a handler must exist for it to do so."""
-
-    def read(self) -> list[signal.Signals]:
-        """The signals that came since the last call."""
-        try:
-            return [signal.Signals(number) for number in os.read(self.descriptor, 4096)]
-        except BlockingIOError:
-            return []
-
-    def close(self) -> None:
-        """Close both ends."""
-        signal.set_wakeup_fd(-1)
-        os.close(self.descriptor)
-        os.close(self._sender)
+REPLACED: Final = "it is killed, and another one takes its place."
+MENDED: Final = "What ran before keeps serving. Mend it and send HUP again."
 
 
-class Worker:
-    """What the supervisor knows of one worker process.
-
-    Args:
-        pid: its process id.
-        status: the read end of the pipe on which it says that it is ready.
-    """
-
-    def __init__(self, pid: int, status: int) -> None:
-        self.pid = pid
-        self.status = status
-        self.started = monotonic()
-        self.ready = False
-        self.stopping = False  # whether it was told to, so that one more or fewer can be counted
-
-
-def run(load: Load, config: Config) -> int:
+def run(load: Load, config: Config, configure: Callable[[], Config]) -> int:
     """Serve until a signal stops it.
 
     Args:
         load: makes the application; called in each worker.
-        config: the settings.
+        config: the settings to begin with.
+        configure: reads the settings again, for a HUP.
 
     Returns:
         The exit status for the process.
@@ -111,144 +76,319 @@ def run(load: Load, config: Config) -> int:
         BindError: an address cannot be listened on.
     """
     log.configure(config.log_level, config.log_format)
+    return Supervisor(load, configure, Generation(config, open_listeners(config, None))).run()
+
+
+def open_listeners(config: Config, before: Generation | None) -> list[Listener]:
+    """Listen on every address of the settings.
+
+    Args:
+        config: the settings.
+        before: those that are in force, whose sockets stay open where an address is the same.
+
+    Raises:
+        BindError: an address cannot be listened on; those that were opened for nothing are closed.
+    """
+    taken_over = list(zip(before.config.bind, before.listeners, strict=True)) if before else []
     listeners: list[Listener] = []
+    opened: list[Listener] = []
     try:
         for address in config.bind:
-            listeners.append(open_listener(address, config.backlog))  # noqa: PERF401 - those before a bad one
-        return Supervisor(load, config, listeners).run()
-    finally:
-        for listener in listeners:
-            listener.close()
-            listener.remove()
+            same = next((pair for pair in taken_over if pair[0] == address), None)
+            if same is not None:
+                taken_over.remove(same)
+                listeners.append(same[1])
+            else:
+                opened.append(open_listener(address, config.backlog))
+                listeners.append(opened[-1])
+    except BaseException:
+        discard(opened)
+        raise
+    return listeners
+
+
+def discard(listeners: list[Listener]) -> None:
+    """Close listening sockets for good."""
+    for listener in listeners:
+        listener.close()
+        listener.remove()
 
 
 class Supervisor:
-    """Keeps `config.workers` workers alive.
+    """Keeps as many workers alive as are wanted.
 
     Args:
         load: makes the application; called in each worker.
-        config: the settings.
-        listeners: the listening sockets.
+        configure: reads the settings again, for a HUP.
+        serving: the settings and sockets to begin with; the sockets are closed in the end.
     """
 
-    def __init__(self, load: Load, config: Config, listeners: list[Listener]) -> None:
+    def __init__(self, load: Load, configure: Callable[[], Config], serving: Generation) -> None:
         self._load = load
-        self._config = config
-        self._listeners = listeners
+        self._configure = configure
+        self._serving = serving
+        self._trial: Generation | None = None  # what a HUP asked for, until a worker of it is ready
+        self._reloading = False  # from the HUP until all workers are new
         self._signals = SelfPipe()
-        self._lifeline, self._lifeline_end = os.pipe()
         self._selector = selectors.DefaultSelector()
-        self._workers: dict[int, Worker] = {}
-        self._wanted = config.workers
-        self._announced = False
+        self._children: dict[int, Child] = {}
+        self._wanted = serving.config.workers
+        self._announced = False  # whether a worker was ever ready
+        self._memory_kills = cgroup.count_memory_kills()
         self._back_off = 0.0
         self._spawn_at = 0.0
-        self._kill_at: float | None = None
-        self._exit_code: int | None = None
+        self._tick_at = monotonic() + TICK
+        self._exit_code: int | None = None  # set once it is to end
 
     def run(self) -> int:
         """Supervise until stopped; returns the exit status."""
         self._signals.catch(*CAUGHT)
         self._selector.register(self._signals.descriptor, selectors.EVENT_READ)
-        while self._exit_code is None or self._workers:
-            if self._exit_code is None:
-                self._spawn_missing()
-            self._wait()
+        try:
+            while self._exit_code is None or self._children:
+                if self._exit_code is None:
+                    self._adjust()
+                self._wait()
+        finally:
+            discard(self._all_listeners())
         return self._exit_code
 
+    # What is to be done
+
+    def _adjust(self) -> None:
+        """Bring the workers closer to what is wanted."""
+        if monotonic() >= self._spawn_at:
+            self._spawn_missing()
+        retiring = self._in_stage(Stage.RETIRING)
+        surplus = sum(child.serves for child in self._children.values()) - self._wanted
+        for child in retiring[: max(surplus, 0)]:
+            child.retire()
+        fresh = self._fresh()
+        if len(fresh) > self._wanted:
+            # One that does not serve yet goes first; of the others the oldest.
+            for child in sorted(fresh, key=lambda child: child.serves)[: len(fresh) - self._wanted]:
+                child.stop()
+        if self._reloading and self._is_reloaded():
+            self._reloading = False
+            logger.info("Reloaded: the new workers serve, and the old ones finish what they have begun.")
+
     def _spawn_missing(self) -> None:
-        while self._is_one_missing() and monotonic() >= self._spawn_at:
-            self._spawn()
+        # The first goes ahead: if the application cannot be loaded, that is said once and not by every worker.
+        wanted = self._wanted if self._announced else 1
+        generations = [self._serving] * (wanted - len(self._fresh()))
+        if self._trial is not None and not any(child.generation is self._trial for child in self._children.values()):
+            generations.append(self._trial)
+        try:
+            for generation in generations:
+                self._spawn(generation)
+        except OSError as error:
+            self._delay_spawning()
+            logger.error("A worker cannot be started: %s. Trying again in %g s.", error.strerror, self._back_off)
 
-    def _wait(self) -> None:
-        for key, _ in self._selector.select(self._seconds_to_wait()):
-            if key.fd == self._signals.descriptor:
-                for number in self._signals.read():
-                    self._handle(number)
-            elif key.fd in self._selector.get_map():  # else its worker was buried a moment ago
-                self._read_status(key.data)
-        if self._kill_at is not None and monotonic() >= self._kill_at:
-            self._kill_at = None
-            self._signal_workers(signal.SIGKILL)
+    def _fresh(self) -> list[Child]:
+        """The workers that are to stay, oldest first."""
+        return [
+            child
+            for child in self._children.values()
+            if child.stage in (Stage.STARTING, Stage.READY) and child.generation is self._serving
+        ]
 
-    def _seconds_to_wait(self) -> float | None:
-        due = []
-        if self._kill_at is not None:
-            due.append(self._kill_at)
-        if self._exit_code is None and self._is_one_missing():
-            due.append(self._spawn_at)
-        return max(min(due) - monotonic(), 0.0) if due else None
+    def _is_reloaded(self) -> bool:
+        """Whether all who take new connections are new, and as many as are wanted."""
+        accepting = [child for child in self._children.values() if child.accepts]
+        ready = [child for child in accepting if child.stage is Stage.READY]
+        return len(ready) >= self._wanted and all(child.generation is self._serving for child in accepting)
 
-    def _spawn(self) -> None:
-        status, status_end = os.pipe()
+    def _in_stage(self, stage: Stage) -> list[Child]:
+        return [child for child in self._children.values() if child.stage is stage]
+
+    def _spawn(self, generation: Generation) -> None:
+        """Start a worker.
+
+        Raises:
+            OSError: the system has no room for one.
+        """
+        link, far_end = make_link()
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal for the new worker waits until it has a pipe of its own: in the one that it inherits it would
         # be a signal for the supervisor.
         signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
-        pid = os.fork()
-        if pid == 0:
-            os.close(status)
-            os.close(self._lifeline_end)
-            self._selector.close()
-            self._signals.close()
-            _become_worker(self._load, self._config, self._listeners, status_end, self._lifeline)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
-        os.close(status_end)
-        worker = self._workers[pid] = Worker(pid, status)
-        self._selector.register(status, selectors.EVENT_READ, worker)
-        self._spawn_at = monotonic() + self._back_off
+        try:
+            pid = os.fork()
+            if pid == 0:
+                worker.live(lambda: self._become_worker(generation, link, far_end))
+        except OSError:
+            link.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
+            far_end.close()
+        child = self._children[pid] = Child(pid, link, generation)
+        self._selector.register(link.reader, selectors.EVENT_READ, child)
 
-    def _read_status(self, worker: Worker) -> None:
-        """A worker says that it is ready, or its end of the pipe is closed."""
-        if os.read(worker.status, 1):
-            worker.ready = True
-            self._back_off = 0.0
+    def _become_worker(self, generation: Generation, supervisors_end: Link, link: Link) -> int:
+        """In a new process: close what is the supervisor's, or another generation's; then work."""
+        self._selector.close()
+        self._signals.close()
+        for other in [supervisors_end, *(child.link for child in self._children.values())]:
+            other.close()
+        for listener in self._all_listeners():
+            if listener not in generation.listeners:
+                listener.close()
+        return worker.work(self._load, generation.config, generation.listeners, link)
+
+    def _all_listeners(self) -> list[Listener]:
+        trial = self._trial.listeners if self._trial else []
+        return self._serving.listeners + [listener for listener in trial if listener not in self._serving.listeners]
+
+    # What happens
+
+    def _wait(self) -> None:
+        """Wait until something happens, and take note of it."""
+        for key, _ in self._selector.select(self._seconds_to_wait()):
+            if key.fd == self._signals.descriptor:
+                for number in self._signals.read():
+                    self._handle(number)
+            elif key.fd in self._selector.get_map():  # else its worker was buried a moment ago
+                self._read_reports(key.data)
+        now = monotonic()
+        for child in self._children.values():
+            if child.kill_at is not None and now >= child.kill_at:
+                if child.stage is Stage.DRAINING:
+                    logger.warning("Worker %d did not finish within the graceful timeout: it is killed.", child.pid)
+                child.kill()
+        if now >= self._tick_at:
+            self._tick_at = now + TICK
+            self._tick()
+
+    def _seconds_to_wait(self) -> float:
+        due = [self._tick_at]
+        due += [child.kill_at for child in self._children.values() if child.kill_at is not None]
+        if self._exit_code is None and self._spawn_at > monotonic():
+            due.append(self._spawn_at)
+        return max(min(due) - monotonic(), 0.0)
+
+    def _tick(self) -> None:
+        """What is looked at once a second."""
+        self._reap()  # a signal may have found the pipe full
+        for child in list(self._children.values()):
+            child.silent += 1
+            config = child.generation.config
+            if child.serves and child.silent > LONGEST_SILENCE and child.is_stopped():
+                logger.error("Worker %d is stopped by a signal; %s", child.pid, REPLACED)
+                child.kill()
+            elif child.serves and child.silent > LONGEST_SILENCE:
+                self._give_up(child, f"has given no sign of life for {LONGEST_SILENCE} s; {REPLACED}")
+            elif child.stage is Stage.STARTING and 0 < config.load_timeout <= child.silent:
+                self._give_up(child, f"has not loaded the application in {config.load_timeout:g} s (--load-timeout).")
+
+    def _give_up(self, child: Child, why: str) -> None:
+        logger.error("Worker %d %s Here is what its threads do:", child.pid, why)
+        child.show_stacks()
+        child.kill(after=TIME_TO_SHOW)
+
+    def _read_reports(self, child: Child) -> None:
+        """A worker says something, or its end of the pipe is closed."""
+        reports = child.link.read()
+        if reports is None:
+            self._selector.unregister(child.link.reader)
+            return
+        child.silent = 0
+        if Report.READY in reports and child.stage is Stage.STARTING:
+            child.stage = Stage.READY
+            if child.generation is self._trial:
+                self._promote(self._trial)
             if not self._announced:
                 self._announced = True
-                for listener in self._listeners:
-                    print(listener.ready_line, file=sys.stderr, flush=True)
-        self._selector.unregister(worker.status)
+                self._announce(self._serving.listeners)
+        if Report.CLOSED in reports:
+            child.accepts = False
+        if Report.ENOUGH in reports and child.stage is Stage.READY:
+            child.stage = Stage.RETIRING
+
+    def _announce(self, listeners: list[Listener]) -> None:
+        for listener in listeners:
+            print(listener.ready_line, file=sys.stderr, flush=True)
 
     def _handle(self, number: signal.Signals) -> None:
         if number is signal.SIGCHLD:
             self._reap()
         elif number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
+        elif number is signal.SIGUSR2:
+            for child in self._children.values():
+                child.show_stacks()
+        elif self._exit_code is not None:
+            return
         elif number is signal.SIGTTIN:
             self._wanted += 1
-        elif number is signal.SIGTTOU and self._wanted > 1:
-            self._wanted -= 1
-            self._stop_surplus()
+        elif number is signal.SIGTTOU:
+            self._wanted = max(self._wanted - 1, 1)
         elif number is signal.SIGHUP:
-            logger.warning("HUP: reloading is not implemented yet; restart to load new code.")
+            self._reload()
 
     def _stop(self) -> None:
         """The first time, let requests finish; the second, stop at once."""
         if self._exit_code is not None:
-            self._signal_workers(signal.SIGKILL)
+            for child in self._children.values():
+                child.kill()
             return
         self._exit_code = EXIT_STOPPED
-        self._kill_at = monotonic() + self._config.graceful_timeout + KILL_AFTER
-        for listener in self._listeners:
+        for listener in self._all_listeners():
             listener.close()  # the workers have their own; the last one to close refuses
-        self._signal_workers(signal.SIGTERM)
+        for child in self._children.values():
+            if child.stage is not Stage.KILLED:
+                child.stop()
 
-    def _stop_surplus(self) -> None:
-        """Have the oldest workers stop that are too many; there may be none while a dead one awaits its successor."""
-        staying = [worker for worker in self._workers.values() if not worker.stopping]
-        for worker in staying[: max(len(staying) - self._wanted, 0)]:
-            worker.stopping = True
-            os.kill(worker.pid, signal.SIGTERM)
+    # Reload
 
-    def _is_one_missing(self) -> bool:
-        # The first goes ahead: if the application cannot be loaded, that is said once and not by every worker.
-        wanted = self._wanted if self._announced else 1
-        return sum(not worker.stopping for worker in self._workers.values()) < wanted
+    def _reload(self) -> None:
+        """Read the settings again and try a worker with them; those that serve go on until it is ready."""
+        self._abandon_trial()
+        logger.info("HUP: loading application and settings anew.")
+        try:
+            config = self._configure()
+            trial = Generation(config, open_listeners(config, self._serving))
+        except (StartError, OSError) as error:
+            logger.error("The reload failed: %s %s", error, MENDED)
+            return
+        self._trial = trial
+        self._reloading = True
+        self._spawn_at = 0.0
+        if not self._announced:
+            # Nothing serves that could go on: whatever loads is loaded anew.
+            self._promote(trial)
 
-    def _signal_workers(self, number: signal.Signals) -> None:
-        for pid in self._workers:
-            os.kill(pid, number)  # not reaped yet, so the id is still the worker's
+    def _promote(self, generation: Generation) -> None:
+        """Let what was on trial take over: its workers are the fresh ones from now on."""
+        before, self._serving, self._trial = self._serving, generation, None
+        if generation.config.workers != before.config.workers:
+            self._wanted = generation.config.workers
+        log.configure(generation.config.log_level, generation.config.log_format)
+        for child in self._children.values():
+            if child.generation is generation:
+                continue
+            if child.stage is Stage.STARTING:
+                child.kill()
+            elif child.stage is Stage.READY:
+                child.stage = Stage.RETIRING
+        discard([listener for listener in before.listeners if listener not in generation.listeners])
+        if self._announced:
+            self._announce([listener for listener in generation.listeners if listener not in before.listeners])
+
+    def _abandon_trial(self) -> None:
+        """Drop what is on trial, with its worker and what was opened for it."""
+        trial, self._trial = self._trial, None
+        self._reloading = False
+        if trial is None:
+            return
+        for child in self._children.values():
+            if child.generation is trial:
+                child.kill()
+        discard([listener for listener in trial.listeners if listener not in self._serving.listeners])
+
+    # The end of a worker
 
     def _reap(self) -> None:
         """Collect every child that has ended; as PID 1 of a container those of others too."""
@@ -259,79 +399,52 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            worker = self._workers.pop(pid, None)
-            if worker is not None:
-                self._bury(worker, os.waitstatus_to_exitcode(status))
+            child = self._children.get(pid)
+            if child is not None:
+                self._bury(child, os.waitstatus_to_exitcode(status))
 
-    def _bury(self, worker: Worker, exit_code: int) -> None:
-        if worker.status in self._selector.get_map():
-            self._read_status(worker)
-        os.close(worker.status)
-        if self._exit_code is not None or worker.stopping:
+    def _bury(self, child: Child, exit_code: int) -> None:
+        if child.link.reader in self._selector.get_map():
+            self._read_reports(child)
+        if child.link.reader in self._selector.get_map():
+            self._selector.unregister(child.link.reader)
+        del self._children[child.pid]
+        child.link.close()
+        if self._exit_code is not None or child.stage is Stage.DRAINING:
             return  # it was asked to stop
-        if not self._announced:
+        if child.generation is self._trial:
+            self._abandon_trial()
+            logger.error("The reload failed: the new worker %s. %s", self._describe(child, exit_code), MENDED)
+        elif child.generation is not self._serving and child.stage is Stage.KILLED:
+            return  # it was dropped
+        elif not self._announced:
             # Nothing has ever worked, so trying again would not either. The worker has said why.
             self._exit_code = exit_code if exit_code > 0 else EXIT_WORKER_FAILED
-            self._signal_workers(signal.SIGTERM)
-            return
-        cause = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exited {exit_code}"
-        logger.error("Worker %d %s; another one takes its place.", worker.pid, cause)
-        if monotonic() - worker.started < QUICK_DEATH or not worker.ready:
-            self._back_off = min(max(self._back_off * 2, FIRST_BACK_OFF), LONGEST_BACK_OFF)
+            if child.stage is Stage.KILLED:
+                self._exit_code = LoadError.exit_code
+        else:
+            self._mourn(child, exit_code)
+
+    def _mourn(self, child: Child, exit_code: int) -> None:
+        """A worker has died that had a place: another one takes it, though not at once if that would fail too."""
+        quick = monotonic() - child.started < QUICK_DEATH
+        if child.stage is Stage.STARTING or (quick and self._back_off):
+            self._delay_spawning()
+        else:
+            self._back_off = FIRST_BACK_OFF if quick else 0.0
+        if child.stage is not Stage.KILLED:  # else it was said when it was given up
+            delay = max(self._spawn_at - monotonic(), 0.0)
+            successor = f"another one is tried in {delay:.1f} s" if delay else "another one takes its place"
+            logger.error("Worker %d %s; %s.", child.pid, self._describe(child, exit_code), successor)
+
+    def _delay_spawning(self) -> None:
+        self._back_off = min(max(self._back_off * 2, FIRST_BACK_OFF), LONGEST_BACK_OFF)
         self._spawn_at = monotonic() + self._back_off
 
-
-def _become_worker(load: Load, config: Config, listeners: list[Listener], status: int, lifeline: int) -> None:
-    """Run a worker in the process just forked, and end the process."""
-    exit_code = EXIT_WORKER_FAILED
-    try:
-        exit_code = work(load, config, listeners, status, lifeline)
-        atexit._run_exitfuncs()  # those of the application
-    except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in this process
-        traceback.print_exc()
-    finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(exit_code)
-
-
-def work(load: Load, config: Config, listeners: list[Listener], status: int, lifeline: int) -> int:
-    """Serve until TERM, or until the supervisor is gone.
-
-    Args:
-        load: makes the application.
-        config: the settings.
-        listeners: the listening sockets.
-        status: a pipe to write a byte to, once requests are accepted.
-        lifeline: a pipe that ends when the supervisor is gone.
-
-    Returns:
-        The exit status for the process.
-    """
-    signals = SelfPipe()
-    signals.catch(signal.SIGTERM)
-    # The terminal sends INT to the whole group; the supervisor decides what it means.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
-    try:
-        application = load()
-        engine = Engine(application, config, listeners, multiprocess=config.workers > 1)
-    except StartError as error:
-        print(f"wizgy: {error}", file=sys.stderr, flush=True)
-        return error.exit_code if isinstance(error, LoadError) else StartError.exit_code
-    engine.start()
-    os.write(status, b"R")
-    os.close(status)
-    with selectors.DefaultSelector() as selector:
-        selector.register(signals.descriptor, selectors.EVENT_READ)
-        selector.register(lifeline, selectors.EVENT_READ)
-        orphaned = any(key.fd == lifeline for key, _ in selector.select())
-    engine.drain()
-    if orphaned:  # else the supervisor does it, once the last worker has ended
-        for listener in listeners:
-            listener.remove()
-    return EXIT_STOPPED if engine.wait(config.graceful_timeout + KILL_AFTER) else EXIT_WORKER_FAILED
+    def _describe(self, child: Child, exit_code: int) -> str:
+        if child.stage is Stage.KILLED:
+            return "was not ready in time"
+        kills = cgroup.count_memory_kills()
+        memory, self._memory_kills = kills > self._memory_kills, kills
+        text = describe_end(exit_code, memory=memory)
+        return text if child.stage is not Stage.STARTING else f"{text} before it was ready"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import socket
 import time
@@ -116,6 +117,16 @@ def children(pid: int) -> set[int]:
     """The processes that a process has started and not reaped."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
     return {int(word) for word in text.split()}
+
+
+def serving_workers(server: ServerProcess, count: int, timeout: float = TIMEOUT) -> set[int]:
+    """The workers that serve, once there are `count` of them: those that have threads."""
+
+    def find() -> set[int]:
+        pids = {pid for pid in children(server.pid) if is_alive(pid) and len(os.listdir(f"/proc/{pid}/task")) > 2}
+        return pids if len(pids) == count else set()
+
+    return wait_until(find, f"{count} workers that serve", timeout)
 
 
 def is_alive(pid: int) -> bool:

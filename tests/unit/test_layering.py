@@ -70,9 +70,16 @@ def test_errors_stand_alone() -> None:
     assert first_names(PACKAGE / "errors.py") <= {"__future__"}
 
 
-def test_supervisor_has_no_threads() -> None:
+@pytest.mark.parametrize("name", ["supervisor", "child", "link", "signals", "cgroup"])
+def test_supervisor_has_no_threads(name: str) -> None:
     """A process that forks runs no threads."""
-    assert not first_names(PACKAGE / "supervisor.py") & {"threading", "_thread", "concurrent"}
+    assert not first_names(PACKAGE / f"{name}.py") & {"threading", "_thread", "concurrent"}
+
+
+def test_supervisor_loads_no_application() -> None:
+    """What imports an application is called in workers alone."""
+    for name in "supervisor", "child", "link", "signals", "cgroup":
+        assert not {"wizgy.loader", "importlib", "runpy"} & set(imported(PACKAGE / f"{name}.py"))
 
 
 def test_wsgi_writes_no_line_ends() -> None:

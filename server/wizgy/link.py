@@ -1,0 +1,75 @@
+"""The two pipes between the supervisor and one worker: reports one way, orders the other.
+
+Every message is one byte, so it is written whole or not at all. The end of the input says that the other process
+is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+
+
+class Report(IntEnum):
+    """What a worker says."""
+
+    ALIVE = ord(".")  # once a second
+    READY = ord("R")  # the application is loaded, and requests are accepted
+    ENOUGH = ord("E")  # it has answered --max-requests, and wants a successor
+    CLOSED = ord("C")  # it takes no new connections any more
+
+
+class Order(IntEnum):
+    """What the supervisor says."""
+
+    RETIRE = ord("r")  # a successor serves: finish, and wait a while for requests on idle connections
+
+
+class Link:
+    """One process's end. Nothing here waits.
+
+    Args:
+        reader: the read end of one pipe.
+        writer: the write end of the other.
+    """
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self.reader = reader
+        self._writer = writer
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+
+    def send(self, message: IntEnum) -> None:
+        """Send one message. It is lost when the other process is gone, or has not read for very long."""
+        try:
+            os.write(self._writer, bytes([message]))
+        except (BlockingIOError, BrokenPipeError):
+            pass
+
+    def read(self) -> bytes | None:
+        """The messages that came since the last call, or None when the other process is gone."""
+        try:
+            return os.read(self.reader, 4096) or None
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Close this end."""
+        os.close(self.reader)
+        os.close(self._writer)
+
+
+def make_link() -> tuple[Link, Link]:
+    """Make the two ends: the supervisor's and the worker's.
+
+    Raises:
+        OSError: there is no descriptor left.
+    """
+    report, report_end = os.pipe()
+    try:
+        order, order_end = os.pipe()
+    except OSError:
+        os.close(report)
+        os.close(report_end)
+        raise
+    return Link(report, order_end), Link(order, report_end)

@@ -1,0 +1,170 @@
+"""A worker process from the inside: loads the application, runs the engine, and does what it is told.
+
+Signals, orders and notices of the engine all come to the main thread, which runs nothing of the application once
+it is loaded. As long as it can run, and the engine polls, the supervisor hears from it every second.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import os
+import selectors
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, NoReturn
+
+from wizgy import log
+from wizgy.child import SHOW_STACKS
+from wizgy.config import Config
+from wizgy.connection import IDLE_DRAINING
+from wizgy.engine import Engine, Notice
+from wizgy.errors import StartError
+from wizgy.link import Link, Order, Report
+from wizgy.listeners import Listener
+from wizgy.signals import SelfPipe, do_nothing
+from wizgy.wsgi import Application
+
+Load = Callable[[Config], Application]
+
+BEAT: Final = 1.0
+"""Seconds between two signs of life."""
+END_AFTER: Final = 1.0
+"""Seconds on top of the graceful timeout; then the process ends, whatever a thread still does."""
+FOR_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+"""A terminal sends some of them to the whole group; the supervisor decides what they mean."""
+STANDARD_ERROR: Final = 2
+EXIT_STOPPED: Final = 0
+EXIT_FAILED: Final = 1
+
+
+def live(do: Callable[[], int]) -> NoReturn:
+    """In the process just forked: do what gives an exit status, and end the process with it."""
+    exit_code = EXIT_FAILED
+    try:
+        exit_code = do()
+        atexit._run_exitfuncs()  # those of the application
+    except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in this process
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(exit_code)
+
+
+def work(load: Load, config: Config, listeners: list[Listener], link: Link) -> int:
+    """Serve until told to stop, or until the supervisor is gone.
+
+    Args:
+        load: makes the application.
+        config: the settings.
+        listeners: the listening sockets.
+        link: the worker's end of the link to the supervisor.
+
+    Returns:
+        The exit status for the process.
+    """
+    _begin_signals()
+    log.configure(config.log_level, config.log_format)
+    inner = Link(*os.pipe())
+    try:
+        application = load(config)
+        engine = Engine(application, config, listeners, multiprocess=config.workers > 1, notify=inner.send)
+    except StartError as error:
+        print(f"wizgy: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    signals = SelfPipe()
+    signals.catch(signal.SIGTERM)
+    engine.start()
+    return _Duty(engine, config, listeners, signals, inner, link).run()
+
+
+def _begin_signals() -> None:
+    """What signals mean while the application loads: TERM ends the process, which has promised nothing yet."""
+    for number in FOR_THE_SUPERVISOR:
+        signal.signal(number, do_nothing)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    faulthandler.enable(STANDARD_ERROR)  # a crash in C code shows where it was
+    faulthandler.register(SHOW_STACKS, STANDARD_ERROR)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+class _Duty:
+    """What the main thread does while the engine serves."""
+
+    def __init__(
+        self, engine: Engine, config: Config, listeners: list[Listener], signals: SelfPipe, inner: Link, link: Link
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._listeners = listeners
+        self._signals = signals
+        self._inner = inner
+        self._link = link
+        self._drain_at: float | None = None  # when the drain delay is over
+        self._end_at: float | None = None  # when the process ends, whatever still runs
+        self._stopped = False
+        self._orphaned = False
+
+    def run(self) -> int:
+        """Attend to what comes until the engine has stopped; returns the exit status."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._signals.descriptor, selectors.EVENT_READ, self._read_signals)
+            selector.register(self._inner.reader, selectors.EVENT_READ, self._read_notices)
+            selector.register(self._link.reader, selectors.EVENT_READ, self._read_orders)
+            self._link.send(Report.READY)
+            while not self._stopped and not self._is_late():
+                for key, _ in selector.select(self._seconds_to_wait()):
+                    key.data()
+                if self._orphaned and self._link.reader in selector.get_map():
+                    selector.unregister(self._link.reader)
+                if self._drain_at is not None and monotonic() >= self._drain_at:
+                    self._drain(IDLE_DRAINING)
+                if self._engine.is_polling():
+                    self._link.send(Report.ALIVE)
+        if self._orphaned:  # else the supervisor does it, once the last worker has ended
+            for listener in self._listeners:
+                listener.remove()
+        return EXIT_STOPPED if self._stopped else EXIT_FAILED
+
+    def _seconds_to_wait(self) -> float:
+        return BEAT if self._drain_at is None else min(max(self._drain_at - monotonic(), 0.0), BEAT)
+
+    def _is_late(self) -> bool:
+        return self._end_at is not None and monotonic() >= self._end_at
+
+    def _read_signals(self) -> None:
+        if signal.SIGTERM in self._signals.read() and self._drain_at is None:
+            # The supervisor sends it, or systemd to all processes; who stops at once sends KILL.
+            self._drain_at = monotonic() + self._config.drain_delay
+            self._engine.be_unready()
+
+    def _read_notices(self) -> None:
+        for notice in self._inner.read() or b"":
+            if notice == Notice.ENOUGH:
+                self._link.send(Report.ENOUGH)
+            elif notice == Notice.CLOSED:
+                self._link.send(Report.CLOSED)
+            elif notice == Notice.STOPPED:
+                self._stopped = True
+
+    def _read_orders(self) -> None:
+        orders = self._link.read()
+        if orders is None:
+            self._orphaned = True
+            self._drain(IDLE_DRAINING)
+        elif Order.RETIRE in orders:
+            # A successor serves, so there is no hurry: a client that is about to use its connection again may.
+            self._drain(self._config.keepalive_timeout)
+
+    def _drain(self, idle_grace: float) -> None:
+        self._drain_at = None
+        if self._end_at is None:
+            self._end_at = monotonic() + self._config.graceful_timeout + END_AFTER
+        self._engine.drain(idle_grace)
