@@ -18,7 +18,7 @@ from tests.unit.differences import find_unexplained
 from wizgy.errors import ApplicationError, RequestError
 from wizgy.http.body import ChunkedDecoder, Decoder, decoder_for
 from wizgy.http.request import HeadReader, Limits, RequestHead
-from wizgy.http.response import LAST_CHUNK, Framing, build_chunk, build_head, check_head
+from wizgy.http.response import LAST_CHUNK, Framing, ServerFields, build_chunk, build_head, check_head
 
 LIMITS = Limits(request_line=200, header_bytes=600, header_count=12, body=5000)
 """Small, so that inputs reach them."""
@@ -174,8 +174,7 @@ def check_response(data: bytes, how: int) -> None:
         is_head=is_head,
         keep_alive=keep_alive,
         known_length=3 if how & 8 else None,
-        date_line=b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n",
-        server_line=b"Server: wizgy\r\n",
+        own=ServerFields(b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n", b"Server: wizgy\r\n"),
     )
     assert head.data.count(b"\n") == head.data.count(b"\r") == head.data.count(b"\r\n")
     assert head.data.find(b"\r\n\r\n") == len(head.data) - 4

@@ -26,17 +26,17 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field
 from enum import Enum
-from time import monotonic
+from time import monotonic, time
 from typing import BinaryIO, Final, Protocol
 
 from wizgy.config import Config
 from wizgy.errors import BadRequest, InsufficientStorage, MisdirectedRequest, RequestError, RequestTimeout
 from wizgy.http import response as http
 from wizgy.http.body import Decoder, decoder_for
-from wizgy.http.request import HeadReader, Limits, RequestHead, RequestLine
-from wizgy.log import AccessLog, ErrorLog, Exchange, Trace
+from wizgy.http.request import FieldSection, HeadReader, Limits, RequestHead, RequestLine
+from wizgy.log import AccessLog, ErrorLog, Exchange, Trace, http_date
 from wizgy.output import Output, open_temporary_file
-from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ
+from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
 
 RECEIVE_SIZE: Final = 65536
 """Bytes to ask for at a time, and so the bound of what is read ahead of a pipelined request."""
@@ -88,9 +88,9 @@ class Service:
     deadlines: Deadlines
     forget: Callable[[Connection], None]
     limits: Limits = field(init=False)
-    server_line: bytes = field(init=False)
+    own_fields: http.ServerFields = field(init=False)  # renewed every second
     own_paths: frozenset[str] = field(init=False)  # those that the application is not asked for
-    date_line: bytes = b""  # renewed every second
+    now: float = field(default_factory=monotonic)  # when the selector last returned
     ready: bool = True  # what /readyz tells
     draining: bool = False  # every answer closes its connection
     keepalive_timeout: float = field(init=False)  # shorter then
@@ -100,8 +100,13 @@ class Service:
         self.keepalive_timeout = config.keepalive_timeout
         self.limits = Limits(config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body)
         self.own_paths = frozenset(("*", "/livez", "/readyz") if config.health else ("*",))
-        name = config.server_header.encode("latin-1")
-        self.server_line = b"Server: " + name + b"\r\n" if name else b""
+        self.renew_date(time())
+
+    def renew_date(self, now: float) -> None:
+        """Take a time, in seconds since the epoch, for the answers of the next second."""
+        name = self.config.server_header.encode("latin-1")
+        server = b"Server: " + name + b"\r\n" if name else b""
+        self.own_fields = http.ServerFields(f"Date: {http_date(now)}\r\n".encode("ascii"), server)
 
 
 class State(Enum):
@@ -117,6 +122,12 @@ class State(Enum):
     CLOSED = "closed"
 
 
+# The ones that every request passes; looking up a member of an enumeration costs more than a name.
+_HEAD: Final = State.HEAD
+_READY: Final = State.READY
+CLOSED: Final = State.CLOSED
+
+
 class Connection:
     """One accepted socket.
 
@@ -128,7 +139,7 @@ class Connection:
 
     Attributes:
         claim: held by the thread that owns the connection.
-        pending: whether the selector saw an event since the owner last looked. Set by the leader.
+        pending: the events that the selector saw since the owner last looked. Set by the leader.
         readable: whether there may be something to receive. Set by the leader and the owner.
         hung_up: whether the client will send no more. Set by the leader.
         again: whether there is more to do at once, after others had their turn.
@@ -144,6 +155,8 @@ class Connection:
         "_decoder",
         "_ended",
         "_environ",
+        "_environ_base",
+        "_environ_fields",
         "_head",
         "_head_begun",
         "_keep_alive",
@@ -175,6 +188,8 @@ class Connection:
         self._sock = sock
         self._client = client
         self._environ = environ
+        self._environ_fields: FieldSection | None = None  # the last header section
+        self._environ_base = environ  # what it makes of it
         self._buffer = bytearray()
         self._reader = HeadReader(service.limits)
         self._head: RequestHead | None = None
@@ -187,7 +202,7 @@ class Connection:
         self._ended = False  # whether the client has closed its writing side
         self._reset = False  # whether to close with a reset
         self._lingered = 0  # bytes dropped
-        self._since = monotonic()  # when the present transfer or request began
+        self._since = service.now  # when the present transfer or request began
         self._transferred = 0  # bytes of content that came since then
         self._wait_began = 0.0  # when the output began to wait for the client
         self._wait_base = 0  # Output.sent then
@@ -196,7 +211,7 @@ class Connection:
         self.descriptor = sock.fileno()
         self.output = Output(sock)
         self.state = State.HEAD
-        self.pending = False
+        self.pending = 0
         self.readable = True
         self.hung_up = False
         self.again = False
@@ -213,13 +228,13 @@ class Connection:
         """
         self.again = False
         try:
-            if self.output:
+            if self.output.waiting:
                 self._flush()
-                if self.output:
+                if self.output.waiting:
                     return self.state is State.PAUSED and not self.output.is_congested()
             if self.state is State.ENDING:
-                self._end_response()
-            if self.state is State.HEAD or self.state is State.CONTENT:
+                self._end_response(monotonic())
+            if self.state is _HEAD or self.state is State.CONTENT:
                 return self._read_request()
             if self.state is State.LINGERING:
                 self._linger()
@@ -227,27 +242,37 @@ class Connection:
             if self.state is State.PAUSED:
                 return True  # the application learns of it
             self.close()
-        return self.state in (State.READY, State.PAUSED)
+        return self.state is _READY or self.state is State.PAUSED
 
     # Called by the owner, in a thread that may run applications.
-    def respond(self) -> None:
-        """Call the application, or ask it for more, until it is done or its client is behind."""
-        resumed = self._response is not None
+    def respond(self) -> float:
+        """Call the application, or ask it for more, until it is done or its client is behind.
+
+        Returns:
+            How many seconds that took.
+        """
+        began = monotonic()
         self.state = State.RUNNING
-        response = self._response or self._make_response()
-        context = self._context
-        assert context is not None
-        if not resumed:
+        response = self._response
+        if response is None:
+            response = self._make_response()
+            context = Context()
             done = context.run(response.start, self._service.application)
-        elif self.output.broken:
-            context.run(response.abandon)
-            done = True
         else:
-            done = context.run(response.resume)
+            assert self._context is not None
+            context = self._context
+            if self.output.broken:
+                context.run(response.abandon)
+                done = True
+            else:
+                done = context.run(response.resume)
+        ended = monotonic()
         if done:
-            self._finish_response(response)
+            self._finish_response(response, ended)
         else:
+            self._response, self._context = response, context
             self.state = State.PAUSED
+        return ended - began
 
     # Called by the leader when the deadline has passed; `owned` says whether it could claim the connection.
     def expire(self, owned: bool) -> bool:
@@ -256,7 +281,7 @@ class Connection:
         Returns:
             Whether the application is due.
         """
-        if self.output and self.state is not State.LINGERING:
+        if self.output.waiting and self.state is not State.LINGERING:
             self.output.abort()  # the client takes too little; whoever writes next will notice
             if owned and self.state is not State.PAUSED:
                 self.close()
@@ -272,7 +297,7 @@ class Connection:
     # Any thread may call it.
     def is_idle(self) -> bool:
         """Whether no byte of a request has come since the last answer."""
-        return self.state is State.HEAD and not self._buffer
+        return self.state is _HEAD and not self._buffer
 
     # Called by the leader while another thread owns the connection.
     def flush(self) -> None:
@@ -281,7 +306,7 @@ class Connection:
             self.output.flush()
         except Disconnected:
             return  # the owner will notice
-        if self.output:
+        if self.output.waiting:
             self._await_client(began=False)
 
     # Called by the owner.
@@ -306,9 +331,10 @@ class Connection:
         """
         if self._service.trace is not None:
             self._service.trace.sent(data)
-        began = not self.output
-        self.output.send(data)
-        if self.output:
+        output = self.output
+        began = not output.waiting
+        output.send(data)
+        if output.waiting:
             self._await_client(began)
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
@@ -319,9 +345,9 @@ class Connection:
         """
         if self._service.trace is not None:
             self._service.trace.sent_file(count)
-        began = not self.output
+        began = not self.output.waiting
         self.output.send_file(descriptor, offset, count)
-        if self.output:
+        if self.output.waiting:
             self._await_client(began)
 
     def is_closing(self) -> bool:
@@ -368,7 +394,7 @@ class Connection:
 
     def _flush(self) -> None:
         more = self.output.flush()
-        if self.output:
+        if self.output.waiting:
             self._await_client(began=False)
         self.again = more
 
@@ -376,39 +402,61 @@ class Connection:
         """Read until a request is complete (True) or more bytes are needed (False)."""
         while True:
             try:
-                if self._parse():
+                if self._buffer:
+                    self._parse()
+                elif self.readable and self.state is _HEAD:
+                    self._read_whole()
+                if self.state is _READY:
                     return True
             except RequestError as error:
                 self._refuse(error)
-            if self.state is not State.HEAD and self.state is not State.CONTENT:
+            if self.state is not _HEAD and self.state is not State.CONTENT:
                 return False
-            if not self._receive():
+            data = self._receive()
+            if data:
+                self._buffer += data
+            else:
                 if self._service.draining and self.is_idle():
                     self._await(min(self.deadline, monotonic() + self._service.keepalive_timeout))
                 return False
 
-    def _receive(self) -> bool:
-        """Take what has come into the buffer; False when nothing has."""
+    def _read_whole(self) -> None:
+        """Receive; the usual case is that one whole request came, and then no buffer is needed."""
+        data = self._receive()
+        if not data:
+            return
+        try:
+            head = self._reader.read_whole(data)
+        except RequestError:
+            self._buffer += data  # the refusal looks at it
+            raise
+        if head is not None:
+            self._begin_request(head)
+        else:
+            self._buffer += data
+            self._parse()
+
+    def _receive(self) -> bytes:
+        """Take what has come; nothing where nothing has."""
         if not self.readable and not self.hung_up:
-            return False
+            return b""
         self.readable = False
         try:
             data = self._sock.recv(RECEIVE_SIZE)
         except BlockingIOError:
-            return False
+            return b""
         except OSError:
             self.close()
-            return False
+            return b""
         if not data:
             self._end_input()
-            return False
+            return b""
         # Edge-triggered: a full buffer may have left something behind, a short one has not.
         if len(data) == RECEIVE_SIZE:
             self.readable = True
         if self._service.trace is not None:
             self._service.trace.received(data)
-        self._buffer += data
-        return True
+        return data
 
     def _end_input(self) -> None:
         """The client has closed its writing side, and all that came before is read."""
@@ -419,38 +467,39 @@ class Connection:
         else:
             self.close()
 
-    def _parse(self) -> bool:
-        """Go on with the request in the buffer; True when it is complete."""
-        while self.state is State.HEAD and self._buffer:
+    def _parse(self) -> None:
+        """Go on with the request in the buffer."""
+        while self.state is _HEAD and self._buffer:
             head = self._reader.read(self._buffer)
             if head is None:
                 if not self._head_begun:
                     self._head_begun = True
                     self._await(monotonic() + self._service.config.header_timeout)
-                return False
+                return
             self._begin_request(head)
         if self.state is State.CONTENT:
             self._read_content()
-        return self.state is State.READY
 
     def _begin_request(self, head: RequestHead) -> None:
         self._head = head
-        self._since = monotonic()
-        self._transferred = 0
+        self._since = self._service.now
         if head.line.authority and not self._is_secure_enough(head.line):
             raise MisdirectedRequest("The request-target has the scheme https, and this connection has no TLS.")
         if head.line.path in self._service.own_paths:
             self._answer_for_server(head)
         elif head.content_length == 0:
-            self._content = io.BytesIO()
-            self.state = State.READY
+            self.state = _READY
         else:
-            self._decoder = decoder_for(head, self._service.limits)
-            self._content = io.BytesIO()
-            self.state = State.CONTENT
-            if head.expect_continue and not self._buffer:
-                self.send(http.CONTINUE)
-            self._await(self._since + self._service.config.body_timeout)
+            self._begin_content(head)
+
+    def _begin_content(self, head: RequestHead) -> None:
+        self._decoder = decoder_for(head, self._service.limits)
+        self._content = io.BytesIO()
+        self._transferred = 0
+        self.state = State.CONTENT
+        if head.expect_continue and not self._buffer:
+            self.send(http.CONTINUE)
+        self._await(self._since + self._service.config.body_timeout)
 
     def _is_secure_enough(self, line: RequestLine) -> bool:
         """Whether a target in absolute-form may be asked for on this connection (RFC 9110 section 7.4)."""
@@ -489,47 +538,47 @@ class Connection:
     def _make_response(self) -> Response:
         service, head, content = self._service, self._head, self._content
         assert head is not None
-        assert content is not None
-        content_length = content.tell()
-        if content_length:
+        content_length = 0
+        if content is None:
+            content = io.BytesIO()
+        else:
+            content_length = content.tell()
             content.seek(0)
-        environ = build_environ(self._environ, head, content, content_length, self._client)
-        self._context = Context()
-        self._response = Response(
-            head,
-            environ,
-            self,
-            keep_alive=head.keep_alive,
-            date_line=service.date_line,
-            server_line=service.server_line,
-            report=self._report,
-        )
-        return self._response
+        if head.fields is not self._environ_fields:
+            self._environ_fields = head.fields
+            self._environ_base = environ_of_fields(self._environ, head.fields, self._client)
+        environ = build_environ(self._environ_base, head, content, content_length)
+        return Response(head, environ, self, service.own_fields)
 
-    def _report(self, text: str, error: BaseException | None) -> None:
-        assert self._head is not None
-        line = self._head.line
-        self._service.errors.report(f"{line.method} {line.target}: {text}", error)
+    def report(self, text: str, error: BaseException | None) -> None:
+        """Log that the application is at fault."""
+        head = self._head  # none where an application goes on after its answer
+        request = f"{head.line.method} {head.line.target}" if head else "-"
+        self._service.errors.report(f"{request}: {text}", error)
 
-    def _finish_response(self, response: Response) -> None:
+    def _finish_response(self, response: Response, now: float) -> None:
+        """The application is done; what it gave may wait for the client still."""
         self._keep_alive = response.keep_alive
         self._reset = response.aborted and response.ends_at_close
-        self._log(response.code, response.content_sent)
+        if self._service.access_log is not None:
+            self._log(response.code, response.content_sent, now)
         self._forget_request()
         self.state = State.ENDING
-        if self.output.broken:
+        output = self.output
+        if output.broken:
             self.close()
-        elif not self.output:
-            self._end_response()
-        if self.state is State.HEAD and (self._buffer or self.readable or self.hung_up):
-            self.again = True
+        elif not output.waiting:
+            self._end_response(now)
+            if self.state is _HEAD and (self._buffer or self.readable or self.hung_up):
+                self.again = True
 
-    def _end_response(self) -> None:
+    def _end_response(self, now: float) -> None:
         """The last byte of an answer has been sent."""
+        service = self._service
         if self._keep_alive:  # also when the server drains meanwhile: the client was told that it may go on
-            self.state = State.HEAD
+            self.state = _HEAD
             self._head_begun = False
-            self._await(monotonic() + self._service.keepalive_timeout)
+            service.deadlines.set(self, now + service.keepalive_timeout)
         elif self._ended or self._reset:
             self.close()
         else:
@@ -551,9 +600,8 @@ class Connection:
     def _linger(self) -> None:
         """Read and drop what still comes, so that no reset overtakes the answer (RFC 9112 section 9.6)."""
         dropped = 0
-        while self.state is State.LINGERING and self._receive():
-            dropped += len(self._buffer)
-            self._buffer.clear()
+        while self.state is State.LINGERING and (data := self._receive()):
+            dropped += len(data)
             if dropped >= LINGER_STEP:
                 self.again = True
                 break
@@ -569,8 +617,7 @@ class Connection:
         answer = http.build_error(
             error.status,
             str(error),
-            date_line=service.date_line,
-            server_line=service.server_line,
+            own=service.own_fields,
             # Where no head could be read, its first word may still tell that content would not be understood.
             is_head=self._head.line.method == "HEAD" if self._head else self._buffer.startswith(HEAD_BEGINNINGS),
         )
@@ -588,8 +635,7 @@ class Connection:
             is_head=head.line.method == "HEAD",
             keep_alive=keep_alive,
             known_length=None,
-            date_line=self._service.date_line,
-            server_line=self._service.server_line,
+            own=self._service.own_fields,
         )
         self._answer(
             checked.code, answer.data + (b"" if head.line.method == "HEAD" else content), keep_alive=keep_alive
@@ -618,16 +664,16 @@ class Connection:
         except Disconnected:
             self.close()
             return
-        self._log(status, 0)
+        now = monotonic()
+        self._log(status, 0, now)
         self._forget_request()
-        if not self.output:
-            self._end_response()
+        if not self.output.waiting:
+            self._end_response(now)
 
-    def _log(self, status: int, content_sent: int) -> None:
+    def _log(self, status: int, content_sent: int, now: float) -> None:
         access_log = self._service.access_log
         if access_log is not None:
-            duration = monotonic() - self._since
-            access_log.write(Exchange(self._client, self._head, status, content_sent, duration))
+            access_log.write(Exchange(self._client, self._head, status, content_sent, now - self._since))
 
     def _forget_request(self) -> None:
         if self._content is not None:
@@ -635,4 +681,7 @@ class Connection:
                 self._content.close()
             except OSError:
                 pass  # what it could not write is of no more use
-        self._head = self._decoder = self._content = self._response = self._context = None
+            self._content = self._decoder = None
+        if self._response is not None:
+            self._response = self._context = None
+        self._head = None

@@ -28,13 +28,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
-from time import monotonic, perf_counter, sleep, time
+from time import monotonic, sleep, time
 from typing import Final, Protocol
 
 from wizgy.config import Config
-from wizgy.connection import IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
+from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
 from wizgy.listeners import Listener
-from wizgy.log import AccessLog, ErrorLog, Trace, http_date, logger
+from wizgy.log import AccessLog, ErrorLog, Trace, logger
 from wizgy.wsgi import Application, server_environ
 
 TICK: Final = 0.001
@@ -55,6 +55,10 @@ NOTICE_INTERVAL: Final = 60.0
 
 LONGEST_POLL: Final = 5.0
 """Seconds without a poll after which the engine counts as stuck; the leader polls every second at least."""
+CHANGED: Final = 1
+"""A bit of every event."""
+HANG_UP: Final = 0x2000 | 0x10 | 0x08
+"""The bits of an event that say that the client sends no more: EPOLLRDHUP, EPOLLHUP, EPOLLERR."""
 
 FAULT: Final = "A fault in wizgy itself, please report it."
 
@@ -70,7 +74,13 @@ class Notice(IntEnum):
 
 
 class Poller(Protocol):
-    """Tells which sockets have something to do: connections once for each change, listeners while it lasts."""
+    """Tells which sockets have something to do: connections once for each change, listeners while it lasts.
+
+    Attributes:
+        rearms: whether `rearm` must be called at all.
+    """
+
+    rearms: bool
 
     def add_listener(self, descriptor: int) -> None:
         """Watch a listening socket or the waking end of a pipe."""
@@ -87,8 +97,8 @@ class Poller(Protocol):
     def forget(self, descriptor: int) -> None:
         """The connection is about to be closed. Called by its owner, in any thread."""
 
-    def poll(self, timeout: float) -> list[tuple[int, bool]]:
-        """Wait up to `timeout` seconds: descriptors, and whether the peer has hung up."""
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait up to `timeout` seconds: descriptors, each with bits, `HANG_UP` among them."""
 
     def close(self) -> None:
         """Free what the system holds for it. Only `rearm` and `forget` may be called after this."""
@@ -97,9 +107,11 @@ class Poller(Protocol):
 class EpollPoller:
     """Edge-triggered epoll: a connection is registered once, and nothing is re-armed for a request."""
 
+    rearms = False
+
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._hang_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+        self.poll = self._epoll.poll
 
     def add_listener(self, descriptor: int) -> None:
         """Watch a listening socket or the waking end of a pipe; one connection wakes one of the processes that do."""
@@ -119,11 +131,6 @@ class EpollPoller:
     def forget(self, descriptor: int) -> None:
         """Nothing to do: the kernel forgets a descriptor that is closed."""
 
-    def poll(self, timeout: float) -> list[tuple[int, bool]]:
-        """Wait up to `timeout` seconds."""
-        hang_up = self._hang_up
-        return [(descriptor, bool(mask & hang_up)) for descriptor, mask in self._epoll.poll(timeout)]
-
     def close(self) -> None:
         """Close the epoll."""
         self._epoll.close()
@@ -135,6 +142,8 @@ class SelectorPoller:
     Args:
         wake: interrupts `poll`, so that what other threads asked for takes effect.
     """
+
+    rearms = True
 
     def __init__(self, wake: Wake) -> None:
         self._selector = selectors.DefaultSelector()
@@ -162,7 +171,7 @@ class SelectorPoller:
         self._asked.append((descriptor, 0))
         self._wake.set()
 
-    def poll(self, timeout: float) -> list[tuple[int, bool]]:
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
         """Wait up to `timeout` seconds."""
         while self._asked:
             descriptor, events = self._asked.popleft()
@@ -177,7 +186,7 @@ class SelectorPoller:
         for key, _ in self._selector.select(timeout):
             if key.data is None:
                 self._selector.unregister(key.fd)
-            found.append((key.fd, True))  # unknown, so whoever reads looks for the end of input
+            found.append((key.fd, CHANGED | HANG_UP))  # unknown, so whoever reads looks for the end of input
         return found
 
     def close(self) -> None:
@@ -239,11 +248,10 @@ class Timers:
     def set(self, connection: Connection, deadline: float) -> None:
         """Replace a connection's deadline, in seconds of the monotonic clock. Any thread may call it."""
         connection.deadline = deadline
-        slot = int(deadline * self.SLOTS) + 1
         scheduled = connection.scheduled
-        if scheduled is None or slot < scheduled:
+        if scheduled is None or deadline * self.SLOTS < scheduled - 1:
             with self._lock:
-                self._put(connection, slot)
+                self._put(connection, int(deadline * self.SLOTS) + 1)
 
     def _put(self, connection: Connection, slot: int) -> None:
         connection.scheduled = slot
@@ -328,13 +336,14 @@ class Engine:
         self._accepting = False
         self._accept_again = 0.0  # when to try again after the system had no descriptor left
         self._noticed = 0.0
-        self._ready: deque[Connection] = deque()
+        self._ready: deque[tuple[int, int]] = deque()  # descriptors that have something to do, and their events
         self._polling = False
-        self._polled = monotonic()  # when it last was
-        self._second = 0  # the one that the Date field was made for
+        self._next_round = 0.0  # when to look again after what is looked after now and then
 
         self._offers: deque[None] = deque([None])
         self._standbys: deque[threading.Lock] = deque()
+        self._places: deque[None] = deque([None] * config.threads)  # for threads in the application
+        self._due: deque[Connection] = deque()  # claimed ones for which there was no place
         self._calls = 0
         self._enough = most_calls(config.max_requests, config.max_requests_jitter)
         self._slow_calls = SLOW_STREAK if FREE_THREADED else 0  # in a row
@@ -352,10 +361,10 @@ class Engine:
     # Called once.
     def start(self) -> None:
         """Accept connections and serve them in threads of the engine's own."""
-        self._renew_date()
         self._poller.add_listener(self._wake.descriptor)
         self._start_accepting()
-        for number in range(self._config.threads):
+        # One more than may be in the application: while all of those are, it polls for them.
+        for number in range(self._config.threads + 1):
             threading.Thread(target=self._serve, name=f"wizgy-{number}", daemon=True).start()
         threading.Thread(target=self._watch, name="wizgy-watcher", daemon=True).start()
 
@@ -389,8 +398,8 @@ class Engine:
 
     # Any thread may call it.
     def is_polling(self) -> bool:
-        """Whether the engine works as it should: somebody polls, or every thread is in the application."""
-        return monotonic() - self._polled < LONGEST_POLL or (bool(self._offers) and not self._standbys)
+        """Whether the engine works as it should: somebody polls."""
+        return monotonic() - self._service.now < LONGEST_POLL
 
     # Any thread may call it.
     def stop(self) -> None:
@@ -455,28 +464,55 @@ class Engine:
 
     def _lead(self) -> None:
         """Poll and serve, until another thread has taken the leadership or the engine stops."""
-        ready = self._ready
+        ready, connections = self._ready, self._connections
         while not self._stopping:
-            for _ in range(len(ready)):
+            for _ in range(len(ready)):  # what comes back meanwhile waits until the others have had their turn
                 try:
-                    connection = ready.popleft()
-                except IndexError:
+                    descriptor, events = ready.popleft()
+                except IndexError:  # others have led meanwhile
                     break
-                if connection.claim.acquire(blocking=False) and not self._take_turn(connection):
+                connection = connections.get(descriptor)
+                if connection is None:
+                    self._attend(descriptor)
+                elif not self._take_turn(connection, events):
                     return
             self._poll()
         self._stop_threads()
 
-    def _take_turn(self, connection: Connection) -> bool:
-        """Serve a connection that this thread has claimed.
+    def _poll(self) -> None:
+        """Wait for events and put them into the queue."""
+        self._polling = True
+        # A thread that puts a connection back after this looks at `_polling` and interrupts the waiting.
+        timeout = 0.0 if self._ready else self._timers.seconds_to_next(monotonic())
+        self._ready.extend(self._poller.poll(timeout))
+        self._polling = False
+        if timeout and not self._ready and self._accepting:
+            # One that another process was woken for, and did not live to accept.
+            for listener in self._listeners.values():
+                self._accept(listener)
+        now = self._service.now = monotonic()
+        if now >= self._next_round:
+            self._go_round(now)
+
+    def _take_turn(self, connection: Connection, events: int) -> bool:
+        """Serve a connection that has something to do.
 
         Returns:
             Whether this thread leads still.
         """
-        leading = True
-        if connection.pending:
-            connection.pending = False
+        if not connection.claim.acquire(False):
+            connection.pending |= events
+            if connection.output.waiting:
+                connection.flush()
+            # Its owner looks at `pending` after it has let go, which may have been just before.
+            if not connection.claim.acquire(False):
+                return True
+            events = connection.pending
+        connection.pending = 0
+        if events:
             connection.readable = True
+            if events & HANG_UP:
+                connection.hung_up = True
         try:
             due = connection.advance()
         except Exception:  # noqa: BLE001 - one connection's fault is not the others'
@@ -484,23 +520,85 @@ class Engine:
             connection.close()
             due = False
         if due:
-            leading = self._call(connection)
-        if connection.state is State.CLOSED:
-            return leading
-        more = connection.again
-        if not more:
-            self._poller.rearm(connection.descriptor, bool(connection.output))
-        connection.claim.release()
-        # An event since the last look found the connection claimed, and left it to this thread.
-        if more or connection.pending:
-            self._put_back(connection, leading)
-        return leading
+            return self._call(connection)
+        self._let_go(connection)
+        return True
 
-    def _put_back(self, connection: Connection, leading: bool) -> None:
-        """Give others their turn first."""
-        self._ready.append(connection)
-        if not leading and self._polling:
-            self._wake.set()
+    def _let_go(self, connection: Connection) -> None:
+        """End a turn."""
+        if connection.state is CLOSED:
+            return
+        again = connection.again
+        if self._poller.rearms and not again:
+            self._poller.rearm(connection.descriptor, bool(connection.output.waiting))
+        connection.claim.release()
+        if again or connection.pending:
+            # Behind the others; the leader may be waiting by now, if it is another thread.
+            self._ready.append((connection.descriptor, connection.pending))
+            if self._polling:
+                self._wake.set()
+
+    def _call(self, connection: Connection) -> bool:
+        """Run the application for one request, or leave that to the next thread that comes out of it.
+
+        Returns:
+            Whether this thread leads after it.
+        """
+        self._due.append(connection)
+        try:
+            self._places.pop()
+        except IndexError:
+            return True
+        self._offers.append(None)
+        if self._slow_calls >= SLOW_STREAK:
+            self._wake_standby()
+        if not self._watching:
+            self._watching = True
+            self._activity.set()
+        self._run_due()
+        try:
+            self._offers.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _run_due(self) -> None:
+        """Run the application for all that is due, and give back the place in it."""
+        due, places = self._due, self._places
+        while True:
+            while due:
+                try:
+                    connection = due.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                self._run(connection)
+                if due and self._offers:
+                    self._wake_standby()
+            places.append(None)
+            # The leader may have found no place a moment ago, and counts on whoever has one.
+            if not due:
+                return
+            try:
+                places.pop()
+            except IndexError:
+                return
+
+    def _run(self, connection: Connection) -> None:
+        """Run the application for one request, and end the turn."""
+        self._calls += 1
+        if self._calls == self._enough:
+            self._notify(Notice.ENOUGH)
+        try:
+            seconds = connection.respond()
+        except BaseException:  # noqa: BLE001 - one connection's fault is not the others', an application's exit neither
+            logger.exception(FAULT)
+            connection.close()
+            return
+        if seconds > TICK:
+            self._slow_calls += 1
+        elif not FREE_THREADED:
+            self._slow_calls = 0
+        self._let_go(connection)
 
     def _forget(self, connection: Connection) -> None:
         """A connection is about to be closed by its owner."""
@@ -509,77 +607,36 @@ class Engine:
         if not self._accepting:
             self._wake.set()  # there is room for another, or one less to drain
 
-    def _call(self, connection: Connection) -> bool:
-        """Run the application for one request.
+    def _attend(self, descriptor: int) -> None:
+        """See to an event that is no connection's."""
+        if descriptor in self._listeners:
+            self._accept(self._listeners[descriptor])
+        elif descriptor == self._wake.descriptor:
+            self._wake.clear()
+            self._go_round(monotonic())
 
-        Returns:
-            Whether this thread leads after it.
-        """
-        self._calls += 1
-        if self._calls == self._enough:
-            self._notify(Notice.ENOUGH)
-        self._offers.append(None)
-        if self._slow_calls >= SLOW_STREAK:
-            self._wake_standby()
-        if not self._watching:
-            self._watching = True
-            self._activity.set()
-        began = perf_counter()
-        try:
-            connection.respond()
-        except BaseException:  # noqa: BLE001 - one connection's fault is not the others', an application's exit neither
-            logger.exception(FAULT)
-            connection.close()
-        if perf_counter() - began > TICK:
-            self._slow_calls += 1
-        elif not FREE_THREADED:
-            self._slow_calls = 0
-        try:
-            self._offers.pop()
-        except IndexError:
-            return False
-        return True
-
-    def _poll(self) -> None:
-        """Wait for events and put the connections that have some into the queue."""
-        self._polling = True
-        # A thread that puts a connection back after this looks at `_polling` and interrupts the waiting.
-        timeout = 0.0 if self._ready else self._timers.seconds_to_next(monotonic())
-        events = self._poller.poll(timeout)
-        self._polling = False
-        self._renew_date()
-        for descriptor, hung_up in events:
-            connection = self._connections.get(descriptor)
-            if connection is not None:
-                connection.pending = True
-                if hung_up:
-                    connection.hung_up = True
-                if connection.output and connection.claim.locked():
-                    connection.flush()
-                self._ready.append(connection)
-            elif descriptor in self._listeners:
-                self._accept(self._listeners[descriptor])
-            elif descriptor == self._wake.descriptor:
-                self._wake.clear()
-        if not events and timeout and self._accepting:
-            # One that another process was woken for, and did not live to accept.
-            for listener in self._listeners.values():
-                self._accept(listener)
-        self._polled = now = monotonic()
+    def _go_round(self, now: float) -> None:
+        """Look after the date, the deadlines, and whether to accept."""
+        seconds = time()
+        self._service.renew_date(seconds)
+        self._next_round = now + min(1 / Timers.SLOTS, 1 - seconds % 1)
         self._expire(now)
-        self._keep_house()
+        if self._drain_at is not None:
+            self._go_on_draining(self._drain_at)
+        elif not self._accepting and len(self._connections) < self._most_connections and now >= self._accept_again:
+            self._start_accepting()
 
     def _expire(self, now: float) -> None:
         for connection in self._timers.take_expired(now):
             if connection.deadline > now:  # its owner moved it meanwhile, and took it for scheduled still
                 self._timers.set(connection, connection.deadline)
                 continue
-            owned = connection.claim.acquire(blocking=False)
+            owned = connection.claim.acquire(False)
             due = connection.expire(owned)
             if owned:
                 connection.claim.release()
-                if due or connection.output or connection.state is State.LINGERING:
-                    self._ready.append(connection)
+                if due or connection.output.waiting or connection.state is State.LINGERING:
+                    self._ready.append((connection.descriptor, 0))
 
     def _accept(self, listener: Listener) -> bool:
         """Accept a batch of connections.
@@ -609,7 +666,7 @@ class Engine:
         connection = Connection(self._service, sock, client, environ)
         self._connections[connection.descriptor] = connection
         self._poller.add_connection(connection.descriptor)
-        self._ready.append(connection)  # its first request is often there already
+        self._ready.append((connection.descriptor, CHANGED))  # its first request is often there already
 
     def _start_accepting(self) -> None:
         self._accepting = True
@@ -626,17 +683,6 @@ class Engine:
             self._noticed = monotonic()
             logger.warning("New connections wait: %s (%d are open).", reason, len(self._connections))
 
-    def _keep_house(self) -> None:
-        """What is looked at once for each polling."""
-        if self._drain_at is not None:
-            self._go_on_draining(self._drain_at)
-        elif (
-            not self._accepting
-            and len(self._connections) < self._most_connections
-            and monotonic() >= self._accept_again
-        ):
-            self._start_accepting()
-
     def _go_on_draining(self, deadline: float) -> None:
         now = monotonic()
         if not self._drain_began:
@@ -644,8 +690,7 @@ class Engine:
             self._stop_accepting("")
             self._empty_backlogs()
             for connection in list(self._connections.values()):
-                connection.pending = True  # a request may have come that nobody has read
-                self._ready.append(connection)
+                self._ready.append((connection.descriptor, CHANGED))  # a request may have come that nobody has read
             if self._connections:
                 return
         self._empty_backlogs()
@@ -673,21 +718,17 @@ class Engine:
                         self._notify(Notice.CLOSED)
                     break
 
-    def _renew_date(self) -> None:
-        now = int(time())
-        if now != self._second:
-            self._second = now
-            self._service.date_line = f"Date: {http_date(now)}\r\n".encode("ascii")
-
     def _stop_threads(self) -> None:
         """Called by the leader: close what is idle, and end the waiting of all other threads."""
+        while self._due:
+            self._due.popleft().close()
         for connection in list(self._connections.values()):
-            if connection.claim.acquire(blocking=False):
+            if connection.claim.acquire(False):
                 connection.close()
             else:
                 connection.output.abort()  # its thread closes it when the application returns
         self._activity.set()
-        for _ in range(self._config.threads):
+        for _ in range(self._config.threads + 1):
             self._wake_standby()
         self.close()
         self._stopped.set()

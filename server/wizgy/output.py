@@ -61,25 +61,24 @@ class Output:
         sock: a non-blocking stream socket.
 
     Attributes:
+        waiting: what is still to be sent; only the owner of the connection adds to it, so what it finds empty
+            stays empty.
         broken: whether the client is gone. Nothing more is sent.
         sent: bytes sent since the connection began.
     """
 
-    __slots__ = ("_lock", "_memory", "_queue", "_sock", "_spool", "_spool_end", "_spooled", "broken", "sent")
+    __slots__ = ("_lock", "_memory", "_sock", "_spool", "_spool_end", "_spooled", "broken", "sent", "waiting")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._lock = threading.Lock()
-        self._queue: deque[memoryview | FileSegment] = deque()
+        self.waiting: deque[memoryview | FileSegment] | None = None  # most connections never need one
         self._memory = 0  # bytes of the queue that are in memory
         self._spool: Spool | None = None  # the last segment, while it may still grow
         self._spool_end = 0
         self._spooled = 0  # bytes of the queue that are in spools
         self.broken = False
         self.sent = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._queue)
 
     def is_congested(self) -> bool:
         """Whether more waits than may be kept."""
@@ -92,16 +91,16 @@ class Output:
         Raises:
             Disconnected: the client is gone.
         """
-        with self._lock:
-            if self._queue:
+        if self.waiting:
+            with self._lock:
                 self._flush()
-            if not self._queue:
-                sent = self._send_now(data)
-                if sent == len(data):
+                if self.waiting:
+                    self._keep(memoryview(data))
                     return
+        sent = self._send_now(data)
+        if sent < len(data):
+            with self._lock:
                 self._keep(memoryview(data)[sent:])
-            else:
-                self._keep(memoryview(data))
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Send part of a regular file; the caller may close its descriptor after this.
@@ -112,7 +111,7 @@ class Output:
         with self._lock:
             self._refuse_broken()
             self._spool = None  # what comes later must stay behind this file
-            self._queue.append(FileSegment(descriptor, offset, count))
+            self._append(FileSegment(descriptor, offset, count))
             self._flush()
 
     def flush(self) -> bool:
@@ -145,18 +144,24 @@ class Output:
         """Drop what waits. Called once, before the socket is closed."""
         with self._lock:
             self.broken = True
-            for item in self._queue:
+            for item in self.waiting or ():
                 if isinstance(item, FileSegment):
                     item.close()
-            self._queue.clear()
+            self.waiting = None
             self._spool = None
+
+    def _append(self, item: memoryview | FileSegment) -> None:
+        if self.waiting is None:
+            self.waiting = deque()
+        self.waiting.append(item)
 
     def _refuse_broken(self) -> None:
         if self.broken:
             raise Disconnected
 
     def _send_now(self, data: bytes | memoryview) -> int:
-        self._refuse_broken()
+        if self.broken:
+            raise Disconnected
         try:
             sent = self._sock.send(data)
         except BlockingIOError:
@@ -174,7 +179,7 @@ class Output:
             if self._spool_data(data):
                 return
         self._spool = None  # what comes later must stay behind this piece
-        self._queue.append(data)
+        self._append(data)
         self._memory += len(data)
 
     def _spool_data(self, data: memoryview) -> bool:
@@ -191,7 +196,7 @@ class Output:
                 segment.close()
             return False  # memory takes it, and the application pauses
         if segment is not self._spool:
-            self._queue.append(segment)
+            self._append(segment)
             self._spool = segment
         self._spool_end = end + len(data)
         self._spooled += len(data)
@@ -200,28 +205,28 @@ class Output:
 
     def _flush(self) -> bool:
         budget = FILE_STEP
-        while self._queue:
+        while waiting := self.waiting:
             if budget <= 0:
                 return True
-            item = self._queue[0]
-            sent = self._send_segment(item, budget) if isinstance(item, FileSegment) else self._send_piece(item)
+            item = waiting[0]
+            if isinstance(item, FileSegment):
+                sent = self._send_segment(item, budget)
+                if item.count == 0:
+                    waiting.popleft()
+            else:
+                sent = self._send_now(item)
+                self._memory -= sent
+                if sent == len(item):
+                    waiting.popleft()
+                else:
+                    waiting[0] = item[sent:]
             if sent == 0:
                 return False  # the client takes no more now
             budget -= sent
         return False
 
-    def _send_piece(self, piece: memoryview) -> int:
-        """Send the piece of memory at the front of the queue."""
-        sent = self._send_now(piece)
-        self._memory -= sent
-        if sent == len(piece):
-            self._queue.popleft()
-        else:
-            self._queue[0] = piece[sent:]
-        return sent
-
     def _send_segment(self, segment: FileSegment, most: int) -> int:
-        """Send up to `most` bytes of the file at the front of the queue."""
+        """Send up to `most` bytes of the file at the front of the queue, and close it after the last one."""
         self._refuse_broken()
         try:
             sent = os.sendfile(self._sock.fileno(), segment.descriptor, segment.offset, min(segment.count, most))
@@ -238,7 +243,6 @@ class Output:
         if isinstance(segment, Spool):
             self._spooled -= sent
         if segment.count == 0:
-            self._queue.popleft()
             segment.close()
             if segment is self._spool:
                 self._spool = None

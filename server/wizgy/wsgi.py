@@ -26,7 +26,7 @@ from urllib.parse import unquote_to_bytes
 
 from wizgy.errors import ApplicationError
 from wizgy.http import response as http
-from wizgy.http.request import RequestHead
+from wizgy.http.request import FieldSection, RequestHead
 
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
@@ -37,6 +37,8 @@ FILE_BLOCK: Final = 65536
 _LARGEST_MEMO: Final = 1024
 _LONGEST_NAME: Final = 64
 """How many field names are remembered, and how long they may be: clients choose them."""
+_LENGTH: Final = http.Framing.LENGTH
+_NONE: Final = http.Framing.NONE
 
 
 class Disconnected(Exception):
@@ -60,6 +62,9 @@ class Channel(Protocol):
 
     def wait_for_room(self) -> None:
         """Wait until no more is kept than should be, in the thread of an application that pushes."""
+
+    def report(self, text: str, error: BaseException | None) -> None:
+        """Say that the application is at fault, in a sentence, with the exception if there is one."""
 
 
 class FileWrapper:
@@ -138,21 +143,37 @@ def variable_name(field_name: str) -> str | None:
         return name
 
 
-def build_environ(
-    server: Environ, head: RequestHead, content: BinaryIO, content_length: int, client: tuple[str, str]
-) -> Environ:
-    """Make the `environ` of a request.
+def environ_of_fields(server: Environ, fields: FieldSection, client: tuple[str, str]) -> Environ:
+    """Make the part of `environ` that is the same for every request of a connection with the same header section.
 
     Args:
         server: the part that is the same for every request (`server_environ`).
-        head: the request head.
-        content: the whole content, at its start.
-        content_length: its length in bytes.
+        fields: the header section.
         client: the client's address and port; both empty for a Unix socket.
 
     Source: PEP 3333, "environ Variables"
     """
     environ = server.copy()
+    environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client
+    for name, value in fields.values.items():
+        key = variable_name(name)
+        if key is not None:
+            environ[key] = value
+    return environ
+
+
+def build_environ(base: Environ, head: RequestHead, content: BinaryIO, content_length: int) -> Environ:
+    """Make the `environ` of a request.
+
+    Args:
+        base: what `environ_of_fields` gave for the request's header section; it stays as it is.
+        head: the request head.
+        content: the whole content, at its start.
+        content_length: its length in bytes.
+
+    Source: PEP 3333, "environ Variables"
+    """
+    environ = base.copy()
     line = head.line
     path = line.path
     environ["REQUEST_METHOD"] = line.method
@@ -160,16 +181,11 @@ def build_environ(
     environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
     environ["QUERY_STRING"] = line.query
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if line.minor else "HTTP/1.0"
-    environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client
     environ["wsgi.input"] = content
-    for name, value in head.fields.values.items():
-        key = variable_name(name)
-        if key is not None:
-            environ[key] = value
     if line.authority:
         environ["HTTP_HOST"] = line.authority
     # Present when the request had content, even an empty one.
-    if head.chunked or "content-length" in head.fields.values:
+    if content_length or head.chunked or "content-length" in head.fields.values:
         environ["CONTENT_LENGTH"] = str(content_length)
     return environ
 
@@ -181,10 +197,7 @@ class Response:
         head: the request head.
         environ: the request's environ.
         channel: where the bytes go.
-        keep_alive: whether the connection may be used again.
-        date_line: the Date field line.
-        server_line: the Server field line, or nothing.
-        report: called with a sentence, and the exception if there is one, when the application is at fault.
+        own: the fields of the server.
 
     Attributes:
         code: the status code that was sent, or 0 while none was.
@@ -194,54 +207,25 @@ class Response:
         ends_at_close: whether the end of the connection is the end of the content (HTTP/1.0).
     """
 
-    __slots__ = (
-        "_channel",
-        "_checked",
-        "_date_line",
-        "_ended",
-        "_environ",
-        "_framing",
-        "_iterable",
-        "_iterator",
-        "_line",
-        "_remaining",
-        "_report",
-        "_server_line",
-        "aborted",
-        "code",
-        "content_sent",
-        "ends_at_close",
-        "keep_alive",
-    )
+    # Most responses leave most of these as they are, so they stand here and are not set for each of them.
+    code = 0
+    content_sent = 0
+    aborted = False
+    ends_at_close = False
+    _checked: http.CheckedHead | None = None
+    _framing = http.Framing.NONE
+    _remaining = 0  # bytes of content that Content-Length still promises
+    _excess = False  # whether there was more than it promised
+    _ended = False  # whether nothing more is taken from the application
+    _iterable: Iterable[bytes] | None = None
+    _iterator: Iterator[bytes] | None = None
 
-    def __init__(
-        self,
-        head: RequestHead,
-        environ: Environ,
-        channel: Channel,
-        *,
-        keep_alive: bool,
-        date_line: bytes,
-        server_line: bytes,
-        report: Callable[[str, BaseException | None], None],
-    ) -> None:
+    def __init__(self, head: RequestHead, environ: Environ, channel: Channel, own: http.ServerFields) -> None:
         self._line = head.line
+        self.keep_alive = head.keep_alive
         self._environ = environ
         self._channel = channel
-        self._date_line = date_line
-        self._server_line = server_line
-        self._report = report
-        self._checked: http.CheckedHead | None = None
-        self._framing = http.Framing.NONE
-        self._remaining = 0  # bytes of content that Content-Length still promises
-        self._iterable: Iterable[bytes] | None = None
-        self._iterator: Iterator[bytes] | None = None
-        self._ended = False  # whether nothing more is taken from the application
-        self.code = 0
-        self.content_sent = 0
-        self.keep_alive = keep_alive
-        self.aborted = False
-        self.ends_at_close = False
+        self._own = own
 
     def start(self, application: Application) -> bool:
         """Call the application and send what it returns.
@@ -250,11 +234,14 @@ class Response:
             Whether the response is complete. If not, the channel is congested: call `resume` later.
         """
         try:
-            iterable = self._iterable = application(self._environ, self.start_response)
+            iterable = application(self._environ, self.start_response)
             kind = type(iterable)
             if kind is list or kind is tuple:
                 self._send_sequence(iterable)  # type: ignore[arg-type]
-            elif kind is not FileWrapper or not self._send_file(iterable):  # type: ignore[arg-type]
+                self._finish()
+                return True  # there is no close() to call
+            self._iterable = iterable
+            if kind is not FileWrapper or not self._send_file(iterable):  # type: ignore[arg-type]
                 self._iterator = iter(iterable)
         except BaseException as error:  # noqa: BLE001 - the thread outlives whatever the application does
             self._fail(error)
@@ -271,7 +258,7 @@ class Response:
             if self._iterator is not None:
                 for data in self._iterator:
                     self._send(data)
-                    if self.code and (self._framing is http.Framing.NONE or self._remaining < 0):
+                    if self.code and (self._framing is _NONE or self._excess):
                         break  # nothing of what would follow is sent
                     if self._channel.is_congested():
                         return False
@@ -334,40 +321,58 @@ class Response:
         if self.code:  # after write(); what it sent decided the framing
             self._send(content)
         elif content:
-            self._send(content, len(content))
+            self._send_framed(self._begin(len(content)), content)
 
-    def _send(self, data: bytes, known_length: int | None = None) -> None:
+    def _send(self, data: bytes) -> None:
         """Send one piece of content, with the head before the first that is not empty."""
         data = _bytes_only(data)
-        if not data:
-            return
-        head = b"" if self.code else self._begin(known_length)
+        if data:
+            self._send_framed(b"" if self.code else self._begin(None), data)
+
+    def _send_framed(self, head: bytes, data: bytes) -> None:
+        """Send a piece of content that is not empty, with the head if it is the first."""
         framing = self._framing
-        if framing is http.Framing.NONE:
-            data = b""
-        elif framing is http.Framing.LENGTH:
-            data = self._cut(data)
-        self.content_sent += len(data)
-        if framing is http.Framing.CHUNKED:
-            data = http.build_chunk(data)
+        if framing is _LENGTH:
+            length = len(data)
+            if length > self._remaining:
+                data = self._cut(data)
+                length = len(data)
+            self._remaining -= length
+        elif framing is _NONE:
+            data, length = b"", 0
+        else:
+            length = len(data)
+            if framing is http.Framing.CHUNKED:
+                data = http.build_chunk(data)
+        self.content_sent += length
         if head or data:
             self._channel.send(head + data)
 
     def _begin(self, known_length: int | None) -> bytes:
         """Build the head; from here on there is no way back."""
-        if self._checked is None:
+        checked = self._checked
+        if checked is None:
             raise ApplicationError("The application gave content before it called start_response.")
-        self.keep_alive = self.keep_alive and not self._channel.is_closing()
+        if self.keep_alive and self._channel.is_closing():
+            self.keep_alive = False
+        self.code = checked.code
+        line = self._line
+        if checked.usual and self.keep_alive and line.minor and line.method != "HEAD":
+            length = known_length if checked.content_length is None else checked.content_length
+            if length is not None:
+                self._framing, self._remaining = _LENGTH, length
+                return http.build_usual_head(checked, length, self._own)
+        return self._begin_unusual(checked, known_length)
+
+    def _begin_unusual(self, checked: http.CheckedHead, known_length: int | None) -> bytes:
         head = http.build_head(
-            self._checked,
+            checked,
             minor=self._line.minor,
             is_head=self._line.method == "HEAD",
             keep_alive=self.keep_alive,
             known_length=known_length,
-            date_line=self._date_line,
-            server_line=self._server_line,
+            own=self._own,
         )
-        self.code = self._checked.code
         self._framing = head.framing
         self._remaining = head.content_length
         self.ends_at_close = head.framing is http.Framing.CLOSE
@@ -377,14 +382,10 @@ class Response:
 
     def _cut(self, data: bytes) -> bytes:
         """Cut what goes past Content-Length: the client would take it for the next response."""
-        remaining = self._remaining
-        self._remaining = remaining - len(data)
-        if self._remaining >= 0:
-            return data
-        if remaining >= 0:
-            self._report("The application gave more content than its Content-Length; it was cut.", None)
-        self._remaining = -1
-        return data[: max(remaining, 0)]
+        if not self._excess:
+            self._excess = True
+            self._channel.report("The application gave more content than its Content-Length; it was cut.", None)
+        return data[: self._remaining]
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """Have the kernel send a regular file; False where the wrapper must be iterated instead."""
@@ -418,7 +419,7 @@ class Response:
         if self._framing is http.Framing.CHUNKED:
             self._channel.send(http.LAST_CHUNK)
         elif self._framing is http.Framing.LENGTH and self._remaining > 0:
-            self._report(f"The application gave {self._remaining} bytes less than its Content-Length.", None)
+            self._channel.report(f"The application gave {self._remaining} bytes less than its Content-Length.", None)
             self._abort()
 
     def _fail(self, error: BaseException) -> None:
@@ -428,7 +429,7 @@ class Response:
         if isinstance(error, Disconnected):
             self._abort()
             return
-        self._report("The application failed.", error)
+        self._channel.report("The application failed.", error)
         if self.code:
             self._abort()
             return
@@ -436,8 +437,7 @@ class Response:
         answer = http.build_error(
             500,
             "Internal Server Error",
-            date_line=self._date_line,
-            server_line=self._server_line,
+            own=self._own,
             is_head=self._line.method == "HEAD",
         )
         self.keep_alive = False
@@ -458,7 +458,7 @@ class Response:
             if close is not None:
                 close()
         except BaseException as error:  # noqa: BLE001
-            self._report("close() of the application's iterable failed.", error)
+            self._channel.report("close() of the application's iterable failed.", error)
 
 
 def _bytes_only(data: bytes) -> bytes:

@@ -40,7 +40,7 @@ def drain(pair: Pair, count: int) -> bytes:
     out, client = pair
     data = bytearray()
     while len(data) < count:
-        if out:
+        if out.waiting:
             out.flush()
         data += client.recv(1 << 20)
     return bytes(data)
@@ -50,7 +50,7 @@ def fill(pair: Pair) -> int:
     """Send until the client takes no more at once; returns how many bytes that was."""
     out, _ = pair
     sent = 0
-    while not out:
+    while not out.waiting:
         out.send(b"x" * 4096)
         sent += 4096
     return sent
@@ -60,7 +60,7 @@ def test_sent_at_once(pair: Pair) -> None:
     """What the client takes at once is not kept."""
     out, client = pair
     out.send(b"hello")
-    assert not out
+    assert not out.waiting
     assert client.recv(10) == b"hello"
     assert out.sent == 5
 
@@ -80,7 +80,7 @@ def test_memory_then_spool(pair: Pair) -> None:
     assert out._memory <= MEMORY_LIMIT
     assert not out.is_congested()
     assert drain(pair, len(expected)) == expected
-    assert not out
+    assert not out.waiting
     assert out.sent == len(expected)
     assert open_descriptors() == before
 
@@ -103,7 +103,7 @@ def test_spool_is_used_again(pair: Pair) -> None:
     client.settimeout(5)
     received += drain(pair, len(expected) - len(received))
     assert received == expected
-    assert not out
+    assert not out.waiting
 
 
 def test_file_between_pieces(pair: Pair, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_file_between_pieces(pair: Pair, tmp_path: Path) -> None:
     out.send(b"after")
     expected = b"x" * total + b"before" + bytes(range(251)) * 900 + b"after"
     assert drain(pair, len(expected)) == expected
-    assert not out
+    assert not out.waiting
 
 
 def test_large_file_gives_others_their_turn(pair: Pair, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_client_is_gone(pair: Pair) -> None:
     with pytest.raises(Disconnected):
         out.send(b"more")
     out.close()
-    assert not out
+    assert not out.waiting
     assert open_descriptors() == before - 1
 
 

@@ -14,9 +14,11 @@ from wizgy.http.response import (
     HOP_BY_HOP,
     Framing,
     ResponseHead,
+    ServerFields,
     build_chunk,
     build_error,
     build_head,
+    build_usual_head,
     check_head,
 )
 
@@ -27,7 +29,7 @@ SERVER = b"Server: wizgy\r\n"
 def build(status: str = "200 OK", fields: list[tuple[str, str]] | None = None, **changes: Any) -> ResponseHead:
     """Build a head as for an ordinary request, with changes."""
     usual: dict[str, Any] = {"minor": 1, "is_head": False, "keep_alive": True, "known_length": None}
-    return build_head(check_head(status, fields or []), date_line=DATE, server_line=SERVER, **{**usual, **changes})
+    return build_head(check_head(status, fields or []), own=ServerFields(DATE, SERVER), **{**usual, **changes})
 
 
 @pytest.mark.parametrize(
@@ -172,12 +174,12 @@ def test_chunk() -> None:
 )
 def test_error_answer(status: int, phrase: bytes) -> None:
     """A refusal is one whole answer that closes the connection, in the words of RFC 9110 section 15."""
-    whole = build_error(status, "Why.", date_line=DATE, server_line=b"", is_head=False)
+    whole = build_error(status, "Why.", own=ServerFields(DATE, b""), is_head=False)
     assert whole.startswith(b"HTTP/1.1 %d %b\r\n" % (status, phrase))
     assert b"\r\nConnection: close\r\n" in whole
     assert b"\r\nContent-Length: 5\r\n" in whole
     assert whole.endswith(b"\r\n\r\nWhy.\n")
-    head = build_error(status, "Why.", date_line=DATE, server_line=b"", is_head=True)
+    head = build_error(status, "Why.", own=ServerFields(DATE, b""), is_head=True)
     assert whole == head + b"Why.\n"
 
 
@@ -189,3 +191,27 @@ def test_memory_of_heads_is_bounded() -> None:
     before = len(response._checked)
     check_head("200 OK", [("X-A", "a" * response._LONGEST_HEAD)])
     assert len(response._checked) == before
+
+
+@pytest.mark.parametrize("fields", [[], [("Content-Type", "text/plain")], [("Content-Length", "7"), ("X-A", "b")]])
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "500 No"])
+def test_usual_head_is_the_same(status: str, fields: list[tuple[str, str]]) -> None:
+    """The short way to a usual head gives the bytes of the long way (RFC 9112 section 6.3)."""
+    checked = check_head(status, fields)
+    whole = build(status, fields, known_length=7)
+    usual = build_usual_head(checked, 7, ServerFields(DATE, SERVER))
+    assert sorted(usual.split(b"\r\n")) == sorted(whole.data.split(b"\r\n"))
+    assert usual.startswith(b"HTTP/1.1 " + status.encode() + b"\r\n")
+    assert usual.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "205 Reset Content", "304 Not Modified"])
+def test_no_usual_head_without_content(status: str) -> None:
+    """An answer that has no content never takes the short way (RFC 9110 section 15)."""
+    assert check_head(status, []).usual == b""
+
+
+@pytest.mark.parametrize("name", ["Date", "date", "Server"])
+def test_no_usual_head_with_fields_of_the_server(name: str) -> None:
+    """An application's own Date or Server never takes the short way, which would add a second one."""
+    assert check_head("200 OK", [(name, "x")]).usual == b""

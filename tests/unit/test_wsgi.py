@@ -14,7 +14,8 @@ import pytest
 from wizgy import wsgi
 from wizgy.errors import ApplicationError
 from wizgy.http.request import HeadReader, Limits, RequestHead
-from wizgy.wsgi import Disconnected, FileWrapper, Response, build_environ, server_environ
+from wizgy.http.response import ServerFields
+from wizgy.wsgi import Disconnected, FileWrapper, Response, build_environ, environ_of_fields, server_environ
 
 Start = Callable[..., Callable[[bytes], None]]
 App = Callable[[dict[str, Any], Start], Any]
@@ -27,6 +28,7 @@ class Channel:
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
+        self.reports: list[tuple[str, BaseException | None]] = []
         self.congested = self.closing = self.gone = False
         self.waited = 0
 
@@ -41,6 +43,9 @@ class Channel:
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         self.pieces.append(b"[%d+%d]" % (offset, count) + os.pread(descriptor, count, offset))
+
+    def report(self, text: str, error: BaseException | None) -> None:
+        self.reports.append((text, error))
 
     def is_closing(self) -> bool:
         return self.closing
@@ -81,16 +86,8 @@ class Call:
 
     def __init__(self, app: App, head: RequestHead, channel: Channel) -> None:
         self.channel = channel
-        self.reports: list[tuple[str, BaseException | None]] = []
-        self.response = Response(
-            head,
-            {},
-            channel,
-            keep_alive=head.keep_alive,
-            date_line=DATE,
-            server_line=b"",
-            report=lambda text, error: self.reports.append((text, error)),
-        )
+        self.reports = channel.reports
+        self.response = Response(head, {}, channel, ServerFields(DATE, b""))
         self.done = self.response.start(app)
 
     @property
@@ -527,7 +524,8 @@ def test_wrapper_without_close() -> None:
 def environ_of(head: RequestHead, content_length: int = 0) -> dict[str, Any]:
     """The environ of a request."""
     server = server_environ(name="n", port="80", scheme="http", multithread=True, multiprocess=False)
-    return build_environ(server, head, io.BytesIO(), content_length, ("1.2.3.4", "5"))
+    base = environ_of_fields(server, head.fields, ("1.2.3.4", "5"))
+    return build_environ(base, head, io.BytesIO(), content_length)
 
 
 def test_environ() -> None:
@@ -572,9 +570,10 @@ def test_environ_of_absolute_form() -> None:
 def test_environs_are_apart() -> None:
     """What one request puts into its environ is not in the next one's."""
     server = server_environ(name="n", port="80", scheme="http", multithread=True, multiprocess=False)
-    first = build_environ(server, head_of(), io.BytesIO(), 0, ("", ""))
+    base = environ_of_fields(server, head_of().fields, ("", ""))
+    first = build_environ(base, head_of(), io.BytesIO(), 0)
     first["mine"] = 1
-    assert "mine" not in build_environ(server, head_of(), io.BytesIO(), 0, ("", ""))
+    assert "mine" not in build_environ(base, head_of(), io.BytesIO(), 0)
 
 
 def test_write_waits_for_room() -> None:

@@ -28,7 +28,7 @@ from wizgy.errors import (
 from wizgy.http import grammar
 
 LONGEST_REMEMBERED: Final = 2048
-"""The longest header section that a connection remembers between two requests, in bytes: idle ones cost memory."""
+"""The longest head that is remembered until the next one comes, in bytes: it costs memory while a client is idle."""
 
 SINGLETONS: Final = frozenset({"host", "content-length", "content-type", "transfer-encoding"})
 """Fields that may come once: two of one are two readings of the same message."""
@@ -110,19 +110,49 @@ class HeadReader:
         limits: what a head may cost.
     """
 
-    __slots__ = ("_block", "_fields", "_limits", "_line_end", "_scanned", "_start")
+    __slots__ = ("_block", "_data", "_fields", "_head", "_limits", "_line_end", "_scanned", "_start")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        # The header section that came last, and what it says: clients repeat themselves.
+        self.forget()
+        self._begin()
+
+    def forget(self) -> None:
+        """Free what was learnt from earlier heads; the next one is read from scratch."""
+        # The head and the header section that came last, and what they say: clients repeat themselves.
+        self._data = b""
+        self._head: RequestHead | None = None
         self._block = b""
         self._fields: FieldSection | None = None
-        self._forget()
 
-    def _forget(self) -> None:
+    def _begin(self) -> None:
         self._start = -1  # where the request line begins, once known
         self._line_end = -1  # where the CRLF of the request line stands, once known
         self._scanned = 0  # how far the buffer was searched
+
+    def read_whole(self, data: bytes) -> RequestHead | None:
+        """Read a head that came at once, with nothing before or behind it: the usual case.
+
+        Returns:
+            The head, or None where `data` is something else; then put it into a buffer and call `read`.
+
+        Raises:
+            RequestError: the head is refused.
+
+        Source: RFC 9112 section 2.1
+        """
+        if data == self._data:
+            return self._head
+        line_end = data.find(b"\r\n")
+        end = len(data) - 4
+        if not 0 < line_end <= self._limits.request_line or data.find(b"\r\n\r\n", line_end) != end:
+            return None
+        if end - line_end > self._limits.header_bytes:
+            return None
+        head = self._parse(data[:line_end], data[line_end + 2 : end + 2])
+        if end < LONGEST_REMEMBERED:
+            self._data, self._head = data, head
+        return head
 
     def read(self, buffer: bytearray) -> RequestHead | None:
         """Take one head off the front of `buffer`, or None when more bytes are needed.
@@ -132,15 +162,13 @@ class HeadReader:
 
         Source: RFC 9112 section 2.2
         """
-        # The usual case: the whole head is here. A head with anything wrong in it goes the long way below,
-        # so that the answer does not depend on how its bytes were cut.
+        # The usual case: the whole head is here. Whatever is not so goes the long way below, which says what is wrong
+        # as soon as it can be seen.
         if self._scanned == 0:
-            line_end = buffer.find(b"\r\n")
-            end = buffer.find(b"\r\n\r\n", max(line_end, 0))
-            if 0 < line_end <= self._limits.request_line and end > 0:
-                if end - line_end <= self._limits.header_bytes:
-                    block = bytes(buffer[line_end + 2 : end + 2])
-                    head = self._parse(bytes(buffer[:line_end]), block)
+            end = buffer.find(b"\r\n\r\n")
+            if end > 0:
+                head = self.read_whole(bytes(buffer[: end + 4]))
+                if head is not None:
                     del buffer[: end + 4]
                     return head
         return self._read_slowly(buffer)
@@ -156,7 +184,7 @@ class HeadReader:
         line = bytes(buffer[self._start : self._line_end])
         head = self._parse(line, bytes(buffer[self._line_end + 2 : end + 2]))
         del buffer[: end + 4]
-        self._forget()
+        self._begin()
         return head
 
     def _find_start(self, buffer: bytearray) -> bool:
@@ -197,7 +225,7 @@ class HeadReader:
         fields = self._fields
         if fields is None or block != self._block:
             fields = parse_field_section(block, self._limits)
-            remembered = len(block) <= LONGEST_REMEMBERED
+            remembered = len(block) < LONGEST_REMEMBERED
             self._block, self._fields = (block, fields) if remembered else (b"", None)
         return parse_semantics(request_line, fields)
 

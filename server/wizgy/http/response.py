@@ -51,6 +51,25 @@ class Framing(Enum):
     CLOSE = "end of the connection"
 
 
+class ServerFields:
+    """The fields that the server adds to every head, as lines with their CRLF.
+
+    Args:
+        date: the Date field.
+        server: the Server field, or nothing.
+
+    Attributes:
+        ending: all of them, and the empty line that ends the head.
+    """
+
+    __slots__ = ("date", "ending", "server")
+
+    def __init__(self, date: bytes, server: bytes) -> None:
+        self.date = date
+        self.server = server
+        self.ending = date + server + b"\r\n"
+
+
 class CheckedHead(NamedTuple):
     """Status line and fields of an application, checked.
 
@@ -60,6 +79,8 @@ class CheckedHead(NamedTuple):
         content_length: the value of the application's Content-Length in bytes, or None.
         has_date: whether the application set Date itself.
         has_server: whether the application set Server itself.
+        usual: the head up to the fields of the server, for an answer to HTTP/1.1 that has content and leaves the
+            connection open; nothing where such an answer needs a closer look.
     """
 
     code: int
@@ -67,6 +88,7 @@ class CheckedHead(NamedTuple):
     content_length: int | None
     has_date: bool
     has_server: bool
+    usual: bytes
 
 
 class ResponseHead(NamedTuple):
@@ -134,8 +156,17 @@ def _check_head(status: str, fields: Fields) -> CheckedHead:
             continue
         seen.add(name)
         lines.append(line)
-    code = int(status_line[:3])
-    return CheckedHead(code, b"".join(lines), content_length, b"date" in seen, b"server" in seen)
+    return _make_checked(int(status_line[:3]), b"".join(lines), content_length, seen)
+
+
+def _make_checked(code: int, lines: bytes, content_length: int | None, names: set[bytes]) -> CheckedHead:
+    has_date, has_server = b"date" in names, b"server" in names
+    usual = b""
+    if code not in WITHOUT_CONTENT and not has_date and not has_server:
+        usual = b"HTTP/1.1 " + lines
+        if content_length is not None:
+            usual += b"Content-Length: %d\r\n" % content_length
+    return CheckedHead(code, lines, content_length, has_date, has_server, usual)
 
 
 def _check_status(status: str) -> bytes:
@@ -185,8 +216,7 @@ def build_head(
     is_head: bool,
     keep_alive: bool,
     known_length: int | None,
-    date_line: bytes,
-    server_line: bytes,
+    own: ServerFields,
 ) -> ResponseHead:
     """Make a response head and decide the framing of the content.
 
@@ -196,8 +226,7 @@ def build_head(
         is_head: whether the request's method is HEAD.
         keep_alive: whether the connection may be used again.
         known_length: the content's length in bytes where it is known although the application did not say.
-        date_line: the Date field line.
-        server_line: the Server field line, or nothing.
+        own: the fields of the server.
 
     Source: RFC 9112 section 6
     """
@@ -210,9 +239,9 @@ def build_head(
         if checked.code not in WITHOUT_CONTENT:
             parts.append(b"Transfer-Encoding: chunked\r\n")
     if not checked.has_date:
-        parts.append(date_line)
+        parts.append(own.date)
     if not checked.has_server:
-        parts.append(server_line)
+        parts.append(own.server)
     if not keep_alive or framing is Framing.CLOSE:
         parts.append(b"Connection: close\r\n\r\n")
     elif minor == 0:
@@ -220,6 +249,21 @@ def build_head(
     else:
         parts.append(b"\r\n")
     return ResponseHead(b"".join(parts), framing, content_length or 0)
+
+
+def build_usual_head(checked: CheckedHead, content_length: int, own: ServerFields) -> bytes:
+    """Make the head that most requests get, as `build_head` would, with less work.
+
+    Args:
+        checked: the application's status and fields; `usual` must not be empty.
+        content_length: the content's length in bytes: the application's word if it gave one, else what is known.
+        own: the fields of the server.
+
+    Source: RFC 9112 section 6
+    """
+    if checked.content_length is not None:
+        return checked.usual + own.ending
+    return b"%bContent-Length: %d\r\n%b" % (checked.usual, content_length, own.ending)
 
 
 def _choose_framing(
@@ -245,14 +289,13 @@ def build_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def build_error(status: int, text: str, *, date_line: bytes, server_line: bytes, is_head: bool) -> bytes:
+def build_error(status: int, text: str, *, own: ServerFields, is_head: bool) -> bytes:
     """Make a whole answer for a request that is refused; the connection closes after it.
 
     Args:
         status: the status code.
         text: what was wrong, in one sentence that repeats nothing of the request.
-        date_line: the Date field line.
-        server_line: the Server field line, or nothing.
+        own: the fields of the server.
         is_head: whether the request's method is HEAD.
 
     Source: RFC 9112 section 9.6
@@ -266,7 +309,6 @@ def build_error(status: int, text: str, *, date_line: bytes, server_line: bytes,
         is_head=is_head,
         keep_alive=False,
         known_length=len(content),
-        date_line=date_line,
-        server_line=server_line,
+        own=own,
     )
     return head.data if is_head else head.data + content
