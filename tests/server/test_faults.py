@@ -205,8 +205,8 @@ def test_exit_in_the_application(threads: str) -> None:
         for _ in range(10):
             assert get(server.address, "/exit")[0] == 500
         assert get(server.address) == (200, b"hello\n")
-        # Besides those that run the application: the main thread and the watcher.
-        wait_until(lambda: int(get(server.address, "/threads")[1]) == int(threads) + 2, "all threads live")
+        # Besides those that run the application: the main thread, the watcher, and one that polls meanwhile.
+        wait_until(lambda: int(get(server.address, "/threads")[1]) == int(threads) + 3, "all threads live")
         assert children(server.pid) == {worker}
 
 
