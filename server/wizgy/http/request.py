@@ -150,7 +150,7 @@ class HeadReader:
         if end - line_end > self._limits.header_bytes:
             return None
         head = self._parse(data[:line_end], data[line_end + 2 : end + 2])
-        if end < LONGEST_REMEMBERED:
+        if len(data) <= LONGEST_REMEMBERED:
             self._data, self._head = data, head
         return head
 
@@ -225,7 +225,7 @@ class HeadReader:
         fields = self._fields
         if fields is None or block != self._block:
             fields = parse_field_section(block, self._limits)
-            remembered = len(block) < LONGEST_REMEMBERED
+            remembered = len(block) <= LONGEST_REMEMBERED
             self._block, self._fields = (block, fields) if remembered else (b"", None)
         return parse_semantics(request_line, fields)
 
