@@ -749,7 +749,7 @@ def test_run(
     assert ("reproduce: python -m tests.conformance.run" in output) == (status == run.FAILED)
     (record,) = json.loads(results.read_text())["results"]
     assert record["passed"] == (status == run.PASSED)
-    assert record["sent"] == REQUEST
+    assert record["sent"].startswith(REQUEST)  # a further request may have been sent before the end was seen
     assert record["statuses"] == [200]
 
 
