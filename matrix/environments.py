@@ -60,7 +60,7 @@ class Environment:
 
 def server_lock(server: Server) -> Path:
     """Return where the lock of a server is."""
-    return SERVER_LOCKS / f"{server.lock}.txt"
+    return SERVER_LOCKS / f"{server.family}.txt"
 
 
 def framework_lock(version: Version) -> Path:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MATRIX_FILE = ROOT / "matrix.toml"
 
 USES = ("matrix", "conformance", "bench")
+SUITES = ("contract", "conformance")
 PLACEHOLDERS = ("python", "launchers", "host", "port", "application", "workers", "threads")
 
 FRAMEWORK_NAME = re.compile(r"[a-z][a-z0-9]*")
@@ -111,20 +112,25 @@ class Server:
     pythons: tuple[str, ...]
     command: tuple[str, ...]
     uses: tuple[str, ...]
+    suites: tuple[str, ...]
 
     @property
-    def lock(self) -> str:
-        """The name of its lock: modes of one distribution share it."""
-        return self.distribution or self.name
+    def family(self) -> str:
+        """The name without the mode: `gunicorn-sync` and `gunicorn-gthread` are one program, and share a lock."""
+        return self.name.partition("-")[0]
 
 
 @dataclass(frozen=True)
 class Tier:
-    """A named choice of cells, as patterns of their ids."""
+    """A named choice of cells, as patterns of their ids.
+
+    `end_of_life` leaves only versions that their authors no longer mend (True), or only the others (False).
+    """
 
     name: str
     summary: str
     cells: tuple[str, ...]
+    end_of_life: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -180,13 +186,49 @@ class Matrix:
         found = _choose("framework", framework, self.frameworks)
         return found.named(version) if separator else found.default
 
+    def versions_named(self, name: str) -> list[Version]:
+        """Return the version called `name`, or every version of the framework `name`.
+
+        Raises:
+            MatrixError: there is none; the message lists what exists.
+        """
+        return list(self.frameworks[name].versions) if name in self.frameworks else [self.version(name)]
+
     def server(self, name: str) -> Server:
-        """Return the server called `name`.
+        """Return the server called `name`; the name of a program with modes stands for the first of them.
 
         Raises:
             MatrixError: no server has that name; the message lists those that exist.
         """
-        return _choose("server", name, self.servers)
+        return self.servers_named(name)[0]
+
+    def servers_named(self, name: str) -> list[Server]:
+        """Return the server called `name`, or every mode of the program `name`.
+
+        Raises:
+            MatrixError: no server has that name; the message lists those that exist.
+        """
+        modes = [server for server in self.servers.values() if server.family == name]
+        return modes or [_choose("server", name, self.servers)]
+
+    def python(self, name: str) -> str:
+        """Return a Python, which may be written `3.13`, `py3.13` or `py313`.
+
+        Raises:
+            MatrixError: it is none of those that cells have.
+        """
+        for python in self.pythons:
+            if name in (python, f"py{python}", f"py{python.replace('.', '')}"):
+                return python
+        raise MatrixError(f"no Python is called {name!r}; choose one of: {', '.join(self.pythons)}")
+
+    def tier(self, name: str) -> Tier:
+        """Return the tier called `name`.
+
+        Raises:
+            MatrixError: no tier has that name; the message lists those that exist.
+        """
+        return _choose("tier", name, self.tiers)
 
     def servers_for(self, use: str) -> list[Server]:
         """Return the servers that serve a use: `matrix`, `conformance` or `bench`."""
@@ -218,7 +260,7 @@ def load_matrix(path: Path = MATRIX_FILE) -> Matrix:
         name: _server(path.parent, name, table, pythons) for name, table in top.named_tables("servers", SERVER_NAME)
     }
     tiers = {name: _tier(name, table) for name, table in top.named_tables("tiers", SERVER_NAME)}
-    known = tuple(_known(table) for table in top.tables("known"))
+    known = tuple(known for table in top.tables("known") for known in _known(table))
     top.refuse_the_rest()
     versions = [version for framework in frameworks.values() for version in framework.versions]
     _refuse_idle_patterns(path, breakage, known, versions, tuple(servers), pythons)
@@ -278,6 +320,7 @@ def _server(home: Path, name: str, table: _Table, pythons: tuple[str, ...]) -> S
         pythons=table.choices("pythons", pythons, default=pythons),
         command=table.texts("command"),
         uses=table.choices("uses", USES),
+        suites=table.choices("suites", SUITES, default=SUITES),
     )
     for word in server.command:
         for placeholder in re.findall(r"\{(.*?)\}", word):
@@ -288,20 +331,23 @@ def _server(home: Path, name: str, table: _Table, pythons: tuple[str, ...]) -> S
 
 
 def _tier(name: str, table: _Table) -> Tier:
-    tier = Tier(name, table.text("summary"), table.texts("cells"))
+    tier = Tier(name, table.text("summary"), table.texts("cells"), table.truth("end_of_life"))
     table.refuse_the_rest()
     return tier
 
 
-def _known(table: _Table) -> KnownDeviation:
-    found = KnownDeviation(
-        test=table.text("test"),
-        framework=table.text("framework", default="*"),
-        server=table.text("server", default="*"),
-        python=table.text("python", default="*"),
-        reason=table.text("reason"),
-        link=table.text("link"),
-    )
+def _known(table: _Table) -> list[KnownDeviation]:
+    found = [
+        KnownDeviation(
+            test=test,
+            framework=table.text("framework", default="*"),
+            server=table.text("server", default="*"),
+            python=table.text("python", default="*"),
+            reason=table.text("reason"),
+            link=table.text("link"),
+        )
+        for test in table.texts("tests")
+    ]
     table.refuse_the_rest()
     return found
 
@@ -375,6 +421,13 @@ class _Table:
         if type(value) is not int:
             raise self.error(f"needs {key} = some number, and has {value!r}")
         return value
+
+    def truth(self, key: str) -> bool | None:
+        """Return true or false, None when neither is said."""
+        value = self._get(key, None)
+        if value not in (True, False, None):
+            raise self.error(f"needs {key} = true or false, and has {value!r}")
+        return None if value is None else bool(value)
 
     def date(self, key: str) -> date | None:
         """Return a date, None when there is none."""

@@ -2,7 +2,7 @@
 
 A lock holds for Python 3.10 and newer on every platform, that of a framework version or a server for the Pythons it
 has in matrix.toml. `requirements/NAME.in` becomes `requirements/NAME.txt`; the requirements of a framework version
-become `docker/locks/NAME-VERSION.txt`, those of a server `requirements/servers/DISTRIBUTION.txt`. Each lock opens
+become `docker/locks/NAME-VERSION.txt`, those of a server `requirements/servers/NAME.txt`. Each lock opens
 with what it was made from, so that `--check` finds drift with no network.
 """
 

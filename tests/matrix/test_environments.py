@@ -27,7 +27,9 @@ def app(environ, start_response):
 
 def server(*command: str) -> Server:
     """Return a server that is started by a command."""
-    return Server("tiny", "Tiny", "https://example.test/", None, (), None, (PYTHON,), command, ("matrix",))
+    return Server(
+        "tiny", "Tiny", "https://example.test/", None, (), None, (PYTHON,), command, ("matrix",), ("contract",)
+    )
 
 
 WSGIREF = server("{python}", "{launchers}/serve_wsgiref.py", "{host}", "{port}", "{application}")

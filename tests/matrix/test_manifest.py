@@ -28,7 +28,7 @@ pythons = ["3.13"]
 KNOWN = """\
 [[known]]
 framework = "plain"
-test = "a-case"
+tests = ["a-case"]
 reason = "why"
 link = "https://example.test/"
 """
