@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
 from typing import Final
 
-from wizgy.config import Config
+from wizgy.generation import Generation
 from wizgy.link import Link, Order
-from wizgy.listeners import Listener
 from wizgy.signals import name_of
 
 KILL_AFTER: Final = 2.0
@@ -20,19 +18,6 @@ SHOW_STACKS: Final = signal.SIGUSR2
 """Has a worker write the stacks of its threads to standard error, even while none of them can run."""
 TIME_TO_SHOW: Final = 1.0
 """Seconds for that, before a worker that is stuck is killed."""
-
-
-@dataclass(eq=False)
-class Generation:
-    """What a HUP renews: the settings and the sockets. Its workers load the application as it is when they start.
-
-    Args:
-        config: the settings.
-        listeners: the listening sockets, in the order of `config.bind`.
-    """
-
-    config: Config
-    listeners: list[Listener]
 
 
 class Stage(Enum):

@@ -26,13 +26,15 @@ from time import monotonic
 from typing import Final
 
 from wizgy import cgroup, log, worker
-from wizgy.child import TIME_TO_SHOW, Child, Generation, Stage, describe_end
+from wizgy.child import TIME_TO_SHOW, Child, Stage, describe_end
 from wizgy.config import Config
 from wizgy.errors import LoadError, StartError
+from wizgy.generation import Generation, discard, open_generation
 from wizgy.link import Link, Report, make_link
-from wizgy.listeners import Listener, open_listener
+from wizgy.listeners import Listener
 from wizgy.log import logger
 from wizgy.signals import SelfPipe
+from wizgy.systemd import Notifier, bind_inherited
 from wizgy.worker import Load
 
 TICK: Final = 1.0
@@ -58,7 +60,7 @@ EXIT_STOPPED: Final = 0
 EXIT_WORKER_FAILED: Final = 1
 
 REPLACED: Final = "it is killed, and another one takes its place."
-MENDED: Final = "What ran before keeps serving. Mend it and send HUP again."
+SERVING: Final = "Serving."
 
 
 def run(load: Load, config: Config, configure: Callable[[], Config]) -> int:
@@ -76,42 +78,8 @@ def run(load: Load, config: Config, configure: Callable[[], Config]) -> int:
         BindError: an address cannot be listened on.
     """
     log.configure(config.log_level, config.log_format)
-    return Supervisor(load, configure, Generation(config, open_listeners(config, None))).run()
-
-
-def open_listeners(config: Config, before: Generation | None) -> list[Listener]:
-    """Listen on every address of the settings.
-
-    Args:
-        config: the settings.
-        before: those that are in force, whose sockets stay open where an address is the same.
-
-    Raises:
-        BindError: an address cannot be listened on; those that were opened for nothing are closed.
-    """
-    taken_over = list(zip(before.config.bind, before.listeners, strict=True)) if before else []
-    listeners: list[Listener] = []
-    opened: list[Listener] = []
-    try:
-        for address in config.bind:
-            same = next((pair for pair in taken_over if pair[0] == address), None)
-            if same is not None:
-                taken_over.remove(same)
-                listeners.append(same[1])
-            else:
-                opened.append(open_listener(address, config.backlog))
-                listeners.append(opened[-1])
-    except BaseException:
-        discard(opened)
-        raise
-    return listeners
-
-
-def discard(listeners: list[Listener]) -> None:
-    """Close listening sockets for good."""
-    for listener in listeners:
-        listener.close()
-        listener.remove()
+    config = bind_inherited(config)
+    return Supervisor(load, configure, open_generation(config)).run()
 
 
 class Supervisor:
@@ -129,6 +97,7 @@ class Supervisor:
         self._serving = serving
         self._trial: Generation | None = None  # what a HUP asked for, until a worker of it is ready
         self._reloading = False  # from the HUP until all workers are new
+        self._notifier = Notifier()
         self._signals = SelfPipe()
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Child] = {}
@@ -171,6 +140,7 @@ class Supervisor:
         if self._reloading and self._is_reloaded():
             self._reloading = False
             logger.info("Reloaded: the new workers serve, and the old ones finish what they have begun.")
+            self._notifier.ready(SERVING)
 
     def _spawn_missing(self) -> None:
         # The first goes ahead: if the application cannot be loaded, that is said once and not by every worker.
@@ -197,7 +167,8 @@ class Supervisor:
         """Whether all who take new connections are new, and as many as are wanted."""
         accepting = [child for child in self._children.values() if child.accepts]
         ready = [child for child in accepting if child.stage is Stage.READY]
-        return len(ready) >= self._wanted and all(child.generation is self._serving for child in accepting)
+        are_new = all(child.generation is self._serving for child in accepting)
+        return self._trial is None and are_new and len(ready) >= self._wanted
 
     def _in_stage(self, stage: Stage) -> list[Child]:
         return [child for child in self._children.values() if child.stage is stage]
@@ -271,6 +242,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         """What is looked at once a second."""
+        self._notifier.alive()
         self._reap()  # a signal may have found the pipe full
         for child in list(self._children.values()):
             child.silent += 1
@@ -302,6 +274,7 @@ class Supervisor:
             if not self._announced:
                 self._announced = True
                 self._announce(self._serving.listeners)
+                self._notifier.ready(SERVING)
         if Report.CLOSED in reports:
             child.accepts = False
         if Report.ENOUGH in reports and child.stage is Stage.READY:
@@ -335,6 +308,7 @@ class Supervisor:
                 child.kill()
             return
         self._exit_code = EXIT_STOPPED
+        self._notifier.stopping()
         for listener in self._all_listeners():
             listener.close()  # the workers have their own; the last one to close refuses
         for child in self._children.values():
@@ -347,18 +321,24 @@ class Supervisor:
         """Read the settings again and try a worker with them; those that serve go on until it is ready."""
         self._abandon_trial()
         logger.info("HUP: loading application and settings anew.")
+        self._notifier.reloading()
+        self._reloading = True
         try:
-            config = self._configure()
-            trial = Generation(config, open_listeners(config, self._serving))
+            config = bind_inherited(self._configure())
+            trial = open_generation(config, self._serving)
         except (StartError, OSError) as error:
-            logger.error("The reload failed: %s %s", error, MENDED)
+            self._fail_reload(str(error))
             return
         self._trial = trial
-        self._reloading = True
         self._spawn_at = 0.0
         if not self._announced:
             # Nothing serves that could go on: whatever loads is loaded anew.
             self._promote(trial)
+
+    def _fail_reload(self, why: str) -> None:
+        self._reloading = False
+        logger.error("The reload failed: %s What ran before keeps serving. Mend it and send HUP again.", why)
+        self._notifier.ready("The reload failed; what ran before keeps serving.")
 
     def _promote(self, generation: Generation) -> None:
         """Let what was on trial take over: its workers are the fresh ones from now on."""
@@ -414,7 +394,7 @@ class Supervisor:
             return  # it was asked to stop
         if child.generation is self._trial:
             self._abandon_trial()
-            logger.error("The reload failed: the new worker %s. %s", self._describe(child, exit_code), MENDED)
+            self._fail_reload(f"The new worker {self._describe(child, exit_code)}.")
         elif child.generation is not self._serving and child.stage is Stage.KILLED:
             return  # it was dropped
         elif not self._announced:

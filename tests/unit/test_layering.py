@@ -70,7 +70,7 @@ def test_errors_stand_alone() -> None:
     assert first_names(PACKAGE / "errors.py") <= {"__future__"}
 
 
-@pytest.mark.parametrize("name", ["supervisor", "child", "link", "signals", "cgroup"])
+@pytest.mark.parametrize("name", ["supervisor", "child", "generation", "link", "signals", "cgroup", "systemd"])
 def test_supervisor_has_no_threads(name: str) -> None:
     """A process that forks runs no threads."""
     assert not first_names(PACKAGE / f"{name}.py") & {"threading", "_thread", "concurrent"}
@@ -78,7 +78,7 @@ def test_supervisor_has_no_threads(name: str) -> None:
 
 def test_supervisor_loads_no_application() -> None:
     """What imports an application is called in workers alone."""
-    for name in "supervisor", "child", "link", "signals", "cgroup":
+    for name in "supervisor", "child", "generation", "link", "signals", "cgroup", "systemd":
         assert not {"wizgy.loader", "importlib", "runpy"} & set(imported(PACKAGE / f"{name}.py"))
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from wizgy.child import Child, Generation, Stage, describe_end
+from wizgy.child import Child, Stage, describe_end
 from wizgy.config import Config
+from wizgy.generation import Generation
 from wizgy.link import Order, Report, make_link
 from wizgy.signals import SelfPipe
 from wizgy.supervisor import LONGEST_BACK_OFF, LONGEST_SILENCE, Supervisor
