@@ -45,11 +45,13 @@ def test_status_decides(url: str, status: str, code: int) -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ("https://localhost/", "is not an http URL"),
-        ("localhost:80", "is not an http URL"),
-        ("", "is not an http URL"),
+        ("ftp://localhost/", "expected http://"),
+        ("localhost:80", "expected http://"),
+        ("", "expected http://"),
         ("http://localhost:x/", "is not a URL"),
         ("http://127.0.0.1:1/", "does not answer"),
+        ("https://127.0.0.1:1/", "does not answer"),
+        ("unix:/nowhere/socket", "does not answer"),
     ],
 )
 def test_what_is_wrong_is_said(wrong: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +67,16 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count(healthcheck.USAGE) == 2
 
 
-def test_default(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an argument the default URL is asked."""
-    monkeypatch.setattr(healthcheck, "DEFAULT_URL", url + "200")
-    assert healthcheck.main([]) == 0
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "http://127.0.0.1:8888/readyz"),
+        ({"WIZGY_BIND": "0.0.0.0:80"}, "http://127.0.0.1:80/readyz"),
+        ({"WIZGY_BIND": "[::]:80,127.0.0.1:81"}, "http://[::1]:80/readyz"),
+        ({"WIZGY_BIND": "localhost:80", "WIZGY_CERTFILE": "/cert.pem"}, "https://localhost:80/readyz"),
+        ({"WIZGY_BIND": "unix:/run/wizgy.sock"}, "unix:/run/wizgy.sock"),
+    ],
+)
+def test_default(environment: dict[str, str], expected: str) -> None:
+    """Without an argument the server is asked for its readiness, where the environment says that it listens."""
+    assert healthcheck.default_url(environment) == expected

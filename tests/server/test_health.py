@@ -1,0 +1,98 @@
+"""--health: /livez and /readyz, answered without the application; and `python -m wizgy.healthcheck`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.harness.frameworks import ROOT
+from tests.server.client import TIMEOUT, connect, get, is_refused, read_all, read_answer, request, start, wait_until
+
+
+def test_off_by_default() -> None:
+    """Without --health the paths are the application's."""
+    with start() as server:
+        assert get(server.address, "/livez") == (200, b"hello\n")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_answers_without_the_application(path: str) -> None:
+    """GET and HEAD are 200 and not to be stored; other methods are 405 (RFC 9110 section 15.5.6)."""
+    with start("--health", "--access-log", "-") as server, connect(server.address) as sock:
+        for method in "GET", "HEAD", "POST":
+            sock.sendall(request(path, method=method))
+            response, content = read_answer(sock, method)
+            assert response.status == (200 if method != "POST" else 405)
+            assert content == {"GET": b"ok\n", "HEAD": b"", "POST": b"Only GET and HEAD.\n"}[method]
+            assert response.getheader("Cache-Control") == "no-store"
+            assert response.getheader("Allow") == ("GET, HEAD" if method == "POST" else None)
+        sock.sendall(request("/hello"))
+        assert read_answer(sock)[1] == b"hello\n"
+        sock.sendall(request(path, "Content-Length: 3", method="POST") + b"abc")
+        assert read_all(sock).startswith(b"HTTP/1.1 405 ")
+
+
+def test_not_ready_while_it_waits_to_drain() -> None:
+    """With --drain-delay a server that is told to stop is not ready, and still accepts and serves; then it drains."""
+    delay = 1.0
+    with start("--health", "--drain-delay", str(delay)) as server:
+        assert get(server.address, "/readyz") == (200, b"ok\n")
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: get(server.address, "/readyz") == (503, b"stopping\n"), "it is not ready")
+        assert get(server.address, "/livez") == (200, b"ok\n")
+        with connect(server.address) as sock:
+            sock.sendall(request("/hello"))
+            response, content = read_answer(sock)
+            assert (response.status, content, response.getheader("Connection")) == (200, b"hello\n", None)
+        assert time.monotonic() - began < delay, "this machine is too slow for the test"
+        assert server.wait() == 0
+        assert time.monotonic() - began >= delay
+        assert is_refused(server.address)
+
+
+def test_not_ready_while_it_drains() -> None:
+    """On a connection that is open still, a server that drains answers that it is not ready, but alive."""
+    with start("--health") as server, connect(server.address) as ready, connect(server.address) as live:
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: is_refused(server.address), "the signal is handled")
+        ready.sendall(request("/readyz"))
+        live.sendall(request("/livez"))
+        response, content = read_answer(ready)
+        assert (response.status, content, response.getheader("Connection")) == (503, b"stopping\n", "close")
+        assert read_answer(live)[0].status == 200
+
+
+def healthcheck(*arguments: str, bind: str) -> subprocess.CompletedProcess[str]:
+    """Run the command, for a server that listens at `bind`."""
+    return subprocess.run(
+        [sys.executable, "-m", "wizgy.healthcheck", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "server"), "WIZGY_BIND": bind},
+        timeout=TIMEOUT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_healthcheck_asks_for_readiness(tmp_path: Path) -> None:
+    """Without a URL the command asks the server that WIZGY_BIND names: by TCP, or by its Unix socket."""
+    path = tmp_path / "wizgy.sock"
+    with start("--health", "--bind", f"unix:{path}", "--drain-delay", "5") as server:
+        binds = [f"0.0.0.0:{server.address[1]}", f"unix:{path}"]
+        for bind in binds:
+            assert healthcheck(bind=bind).returncode == 0
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: get(server.address, "/readyz")[0] == 503, "it is not ready")
+        for bind in binds:
+            result = healthcheck(bind=bind)
+            assert result.returncode == 1
+            assert result.stderr.endswith(" answers 503\n")
+        assert healthcheck(f"http://127.0.0.1:{server.address[1]}/livez", bind="").returncode == 0
+        server.signal(signal.SIGTERM)
+        server.wait()
