@@ -46,9 +46,9 @@ def test_there_are_modules() -> None:
     assert {"errors.py", "wsgi.py", "engine.py", "http/request.py"} <= set(map(name_of, MODULES))
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "http").glob("*.py")), ids=name_of)
-def test_http_is_pure(path: Path) -> None:
-    """The HTTP modules take bytes and return values: they know no socket, thread, clock, system or WSGI."""
+@pytest.mark.parametrize("path", [*sorted((PACKAGE / "http").glob("*.py")), PACKAGE / "proxy.py"], ids=name_of)
+def test_protocols_are_pure(path: Path) -> None:
+    """The modules of the protocols take bytes and return values: they know no socket, thread, clock, system or WSGI."""
     assert not first_names(path) & INPUT_OUTPUT
     ours = {name for name in imported(path) if name.startswith("wizgy")}
     assert {name for name in ours if not name.startswith(("wizgy.errors", "wizgy.http"))} == set()

@@ -2,7 +2,8 @@ r"""The ABNF of RFC 9110 and RFC 9112, each rule above the bytes pattern that im
 
 Rules of this file:
 
-- Patterns match bytes and are used with ``fullmatch`` only: a prefix that matches proves nothing.
+- Patterns match bytes and are used with ``fullmatch`` only: a prefix that matches proves nothing. `forwarded_pair` is
+  the exception; it reads a list from one delimiter to the next.
 - Classes are spelled out. ``\d``, ``\w`` and ``\s`` mean other things for text than for bytes, and ``int()``
   takes signs, underscores, spaces and other scripts' digits.
 - Each repetition ends where a byte outside of its class stands, so that no input makes a pattern backtrack
@@ -109,3 +110,32 @@ field_name = re.compile(TOKEN)
 
 # field-value                                                                    RFC 9110 section 5.5
 field_value = re.compile(FIELD_CONTENT + rb"*")
+
+# forwarded-pair = token "=" ( token / quoted-string )                           RFC 7239 section 4
+# forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] ), and Forwarded = 1#forwarded-element
+# One pair, or none, with the delimiter after it. White space around ";" is not in the RFC, but proxies write it.
+forwarded_pair = re.compile(
+    rb"(?:(" + TOKEN + rb")=(?:(" + TOKEN + rb")|(" + QUOTED_STRING + rb")))?[ \t]*(;|,|\Z)[ \t]*"
+)
+
+# node = nodename [ ":" node-port ]                                              RFC 7239 section 6
+# nodename = IPv4address / "[" IPv6address "]" / "unknown" / obfnode
+# node-port = 1*5DIGIT / obfport, and obfnode, obfport = "_" 1*( ALPHA / DIGIT / "." / "_" / "-" )
+OBFUSCATED = rb"_[0-9A-Za-z._\-]+"
+node = re.compile(
+    rb"(?:([0-9.]{7,15})|\[([0-9A-Fa-f:.]{2,45})\]|(?i:unknown)|"
+    + OBFUSCATED
+    + rb")(?::(?:([0-9]{1,5})|"
+    + OBFUSCATED
+    + rb"))?"
+)
+
+# A member of X-Forwarded-For has no RFC. It is a node, or an IPv6 address without the brackets and with no port.
+bare_ipv6 = re.compile(rb"[0-9A-Fa-f:.]{2,45}")
+
+# path-absolute = "/" [ segment-nz *( "/" segment ) ]                            RFC 3986 section 3.3
+# A prefix of paths: no segment is empty, and a segment is any VCHAR but DQUOTE, "#", "/", "?" and the backslash.
+path_prefix = re.compile(rb"(?:/[!\x24-\x2e0-\x3e@-\x5b\x5d-\x7e]+)+/?")
+
+# port = *DIGIT, from 1 to 65535, which is for whoever reads it                  RFC 3986 section 3.2.3
+port = re.compile(rb"[0-9]{1,5}")
