@@ -1,38 +1,37 @@
 """Every setting, once. The command line, the environment, TOML files and the docs are made from `Config`.
 
-A value is looked for in this order: flag, environment variable, file, default.
+Here is what a setting is and which values it takes; `wizgy.sources` reads what people have set.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple
 
 from wizgy.errors import UsageError
 
 ENVIRONMENT_PREFIX: Final = "WIZGY_"
+MOST_DIGITS: Final = 18
+"""Digits of a whole number: what fits into 64 bits."""
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """The definition of one setting.
 
     Args:
         name: its name in Python and TOML; the flag has dashes for underscores.
         kind: turns text into a value; raises ValueError with a sentence that says what is expected.
         default: the value where nobody says another.
-        help: one sentence.
+        help: one sentence, or two.
         metavar: what stands for the value in ``--help``; empty for a switch.
         unit: the unit of a number.
         group: the heading in ``--help``.
         repeatable: whether it may be given several times.
+        needs: the name of another setting, without which this one would be ignored.
+        synonyms: what other servers call it; named when somebody tries one.
+        command_only: whether `wizgy.make_server` has no use for it.
     """
 
     name: str
@@ -43,6 +42,9 @@ class Setting:
     unit: str
     group: str
     repeatable: bool
+    needs: str
+    synonyms: tuple[str, ...]
+    command_only: bool
 
     @property
     def flag(self) -> str:
@@ -54,6 +56,11 @@ class Setting:
         """The environment's name of it."""
         return ENVIRONMENT_PREFIX + self.name.upper()
 
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off."""
+        return not self.metavar
+
     def parse(self, value: object, where: str) -> object:
         """Turn what somebody wrote into a value.
 
@@ -64,13 +71,16 @@ class Setting:
         Raises:
             UsageError: it is not a value of this setting.
         """
+        if not self.repeatable:
+            return self._parse_one(value, where)
+        if isinstance(value, str):
+            value = value.split(",")
+        if not isinstance(value, (list, tuple)) or not value:
+            raise UsageError(f"{where}: {value!r} will not do; expected text, or an array of one at least.")
+        return tuple(self._parse_one(item, where) for item in value)
+
+    def _parse_one(self, value: object, where: str) -> object:
         try:
-            if self.repeatable and isinstance(value, (list, tuple)):
-                if not value:
-                    raise ValueError("expected one at least")
-                return tuple(self.kind(_as_text(item)) for item in value)
-            if self.repeatable:
-                return tuple(self.kind(item) for item in _as_text(value).split(","))
             return self.kind(_as_text(value))
         except ValueError as error:
             raise UsageError(f"{where}: {value!r} will not do; {error}.") from None
@@ -93,17 +103,12 @@ def setting(
     unit: str = "",
     group: str = "Server",
     repeatable: bool = False,
+    needs: str = "",
+    synonyms: tuple[str, ...] = (),
+    command_only: bool = False,
 ) -> Any:
-    """Define a setting as a field of `Config`; see `Setting` for the arguments."""
-    metadata = {
-        "kind": kind,
-        "help": help,
-        "metavar": metavar,
-        "unit": unit,
-        "group": group,
-        "repeatable": repeatable,
-    }
-    return dataclasses.field(default=cast(Any, default), metadata=metadata)
+    """Define a setting as an attribute of `Config`; see `Setting` for the arguments."""
+    return Setting("", kind, default, help, metavar, unit, group, repeatable, needs, synonyms, command_only)
 
 
 def text(value: str) -> str:
@@ -131,7 +136,7 @@ def whole_number(least: int) -> Callable[[str], int]:
     """A whole number that is not below `least`."""
 
     def parse(value: str) -> int:
-        if not (value.isascii() and value.isdigit()) or int(value) < least:
+        if not (value.isascii() and value.isdigit()) or len(value) > MOST_DIGITS or int(value) < least:
             raise ValueError(f"expected a whole number from {least} up")
         return int(value)
 
@@ -155,7 +160,7 @@ def seconds(least: float) -> Callable[[str], float]:
 
     def parse(value: str) -> float:
         try:
-            number = float(value)
+            number = float(value) if "_" not in value and value == value.strip() else -1.0
         except ValueError:
             number = -1.0
         if not least <= number < 1e9:
@@ -176,6 +181,20 @@ def choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def file_path(value: str) -> str:
+    """A path, from where it was said and not from where ``--chdir`` leads; nothing or ``-`` as it is."""
+    return os.path.abspath(value) if value not in ("", "-") else value
+
+
+def access_log_format(value: str) -> str:
+    """``combined``, ``common``, ``json``, or a format with directives as those of Apache httpd."""
+    if value not in ("combined", "common", "json"):
+        from wizgy.logline import compile_format  # not at the top: few need it
+
+        compile_format(value)
+    return value
+
+
 def bind_address(value: str) -> str:
     """``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH`` or ``fd:N``."""
     if value.startswith("unix:"):
@@ -192,9 +211,13 @@ def bind_address(value: str) -> str:
     return value
 
 
-@dataclass(frozen=True)
 class Config:
-    """The settings of a server. Each has its default, so ``Config()`` is complete."""
+    """The settings of a server, which do not change. Each has its default, so ``Config()`` is complete.
+
+    Args:
+        sources: where a setting was set, by its name: a flag, a variable, a file with a key.
+        values: settings by name, each a value that its `Setting.parse` returns.
+    """
 
     bind: tuple[str, ...] = setting(
         ("127.0.0.1:8888",),
@@ -203,9 +226,16 @@ class Config:
         "May be given several times; port 0 picks a free one and prints it.",
         metavar="ADDRESS",
         repeatable=True,
+        synonyms=("host", "port", "listen", "address", "socket", "http"),
+        command_only=True,
     )
     workers: int = setting(
-        1, worker_count, "Worker processes; auto for as many as there are processors to use.", metavar="N|auto"
+        1,
+        worker_count,
+        "Worker processes; auto for as many as there are processors to use.",
+        metavar="N|auto",
+        synonyms=("processes",),
+        command_only=True,
     )
     threads: int = setting(8, whole_number(1), "Threads of each worker that may run the application.", metavar="N")
     max_requests: int = setting(
@@ -214,6 +244,7 @@ class Config:
         "Requests after which a worker is replaced, against leaks of memory; 0 for never.",
         metavar="N",
         unit="requests",
+        command_only=True,
     )
     max_requests_jitter: int = setting(
         0,
@@ -221,8 +252,17 @@ class Config:
         "Most requests to add to --max-requests, at random, so that not all workers are replaced at once.",
         metavar="N",
         unit="requests",
+        needs="max_requests",
+        command_only=True,
     )
-    chdir: str = setting("", text, "Folder to change to before the application is loaded.", metavar="DIR")
+    chdir: str = setting(
+        "",
+        text,
+        "Folder to change to before the application is loaded.",
+        metavar="DIR",
+        synonyms=("app_dir", "directory", "pythonpath"),
+        command_only=True,
+    )
     backlog: int = setting(
         1024, whole_number(1), "Connections that the kernel queues.", metavar="N", unit="connections"
     )
@@ -288,6 +328,7 @@ class Config:
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",
+        command_only=True,
     )
     load_timeout: float = setting(
         120.0,
@@ -296,6 +337,7 @@ class Config:
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",
+        command_only=True,
     )
     max_request_line: int = setting(
         8190,
@@ -330,14 +372,20 @@ class Config:
         group="Limits",
     )
     access_log: str = setting(
-        "", text, "File for one line per request; - for standard output.", metavar="FILE", group="Logs"
+        "",
+        file_path,
+        "File for one line per request; - for standard output.",
+        metavar="FILE",
+        group="Logs",
+        synonyms=("access_logfile", "log_file"),
     )
     access_log_format: str = setting(
         "combined",
-        choice("combined", "json"),
-        "Form of those lines: combined or json.",
+        access_log_format,
+        "Form of those lines: combined, common, json, or a format of your own as in '%h \"%r\" %>s %D'.",
         metavar="FORMAT",
         group="Logs",
+        synonyms=("access_logformat",),
     )
     log_level: str = setting(
         "info",
@@ -345,6 +393,7 @@ class Config:
         "Least level of what is logged: " + ", ".join(LOG_LEVELS) + ".",
         metavar="LEVEL",
         group="Logs",
+        synonyms=("debug", "verbose", "quiet"),
     )
     log_format: str = setting(
         "text",
@@ -357,87 +406,38 @@ class Config:
         False, boolean, "Show what goes over the wire, as curl -v does: < came, > went.", group="Logs"
     )
 
+    def __init__(self, sources: Mapping[str, str] | None = None, **values: object) -> None:
+        unknown = values.keys() - SETTINGS.keys()
+        if unknown:
+            raise TypeError(f"There is no setting {', '.join(unknown)}.")
+        self.__dict__.update({name: setting.default for name, setting in SETTINGS.items()}, **values)
+        self.__dict__["_sources"] = dict(sources or {})
 
-SETTINGS: Final = {
-    definition.name: Setting(definition.name, default=definition.default, **definition.metadata)
-    for definition in dataclasses.fields(Config)
+    def source(self, name: str) -> str:
+        """Where a setting was set: ``--threads``, ``WIZGY_THREADS``, a file with a key; ``default`` for nowhere."""
+        return str(self.__dict__["_sources"].get(name, "default"))
+
+    def replace(self, **values: object) -> Config:
+        """A copy with other values."""
+        return Config(self.__dict__["_sources"], **{**self.as_dict(), **values})
+
+    def as_dict(self) -> dict[str, object]:
+        """All settings by name."""
+        return {name: self.__dict__[name] for name in SETTINGS}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A Config does not change; make another with replace({name}=...).")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all settings are the same, wherever they were set."""
+        return isinstance(other, Config) and self.as_dict() == other.as_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
+
+
+SETTINGS: Final[dict[str, Setting]] = {
+    name: value._replace(name=name) for name, value in vars(Config).items() if isinstance(value, Setting)
 }
-
-
-def find_setting(name: str, where: str) -> Setting:
-    """The setting of that name.
-
-    Raises:
-        UsageError: there is none; the message names one that is near.
-    """
-    if name in SETTINGS:
-        return SETTINGS[name]
-    near = get_close_matches(name, SETTINGS, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise UsageError(f"{where}: there is no setting {name!r}.{hint}")
-
-
-def from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    """The settings in ``WIZGY_*`` variables.
-
-    Raises:
-        UsageError: one is unknown or has a value that will not do.
-    """
-    values = {}
-    for variable, value in environment.items():
-        if variable.startswith(ENVIRONMENT_PREFIX):
-            name = variable[len(ENVIRONMENT_PREFIX) :].lower()
-            values[name] = find_setting(name, f"environment variable {variable}").parse(value, variable)
-    return values
-
-
-def from_file(path: str | None) -> dict[str, object]:
-    """The settings in a TOML file, or without a path in ``[tool.wizgy]`` of ./pyproject.toml.
-
-    Raises:
-        UsageError: the file cannot be read, or a setting is unknown or has a value that will not do.
-    """
-    file = Path(path or "pyproject.toml")
-    if path is None and not file.is_file():
-        return {}
-    try:
-        # Not at the top: CPython 3.10 has none, and most starts need none.
-        tomllib: Any = importlib.import_module("tomllib")
-    except ModuleNotFoundError:
-        if path is None:
-            return {}
-        raise UsageError("--config needs Python 3.11 or newer, which reads TOML.") from None
-    try:
-        document = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}.") from None
-    if path is None:
-        document = document.get("tool", {}).get("wizgy", {})
-    return {name: find_setting(name, str(file)).parse(value, f"{file}: {name}") for name, value in document.items()}
-
-
-def make_config(flags: Mapping[str, object], file: str | None, environment: Mapping[str, str] | None = None) -> Config:
-    """Put the settings together: flags over environment over file over defaults.
-
-    Args:
-        flags: values by setting name.
-        file: the path of a TOML file, or None for ``[tool.wizgy]`` of ./pyproject.toml.
-        environment: the environment variables; those of the process by default.
-
-    Raises:
-        UsageError: one is unknown, malformed or contradictory.
-    """
-    values = from_file(file)
-    values.update(from_environment(os.environ if environment is None else environment))
-    values.update(flags)
-    return Config(**cast(dict[str, Any], values))
-
-
-def check_keywords(settings: Mapping[str, object]) -> Config:
-    """Make a `Config` from the keyword arguments of `wizgy.serve` and `wizgy.make_server`.
-
-    Raises:
-        UsageError: one is unknown or has a value that will not do.
-    """
-    values = {name: find_setting(name, "wizgy").parse(value, f"setting {name}") for name, value in settings.items()}
-    return Config(**cast(dict[str, Any], values))

@@ -34,7 +34,8 @@ from wizgy.errors import BadRequest, InsufficientStorage, MisdirectedRequest, Re
 from wizgy.http import response as http
 from wizgy.http.body import Decoder, decoder_for
 from wizgy.http.request import FieldSection, HeadReader, Limits, RequestHead, RequestLine
-from wizgy.log import AccessLog, ErrorLog, Exchange, Trace, http_date
+from wizgy.log import AccessLog, ErrorLog, Trace, http_date
+from wizgy.logline import Exchange
 from wizgy.output import Output, open_temporary_file
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
 
@@ -673,7 +674,7 @@ class Connection:
     def _log(self, status: int, content_sent: int, now: float) -> None:
         access_log = self._service.access_log
         if access_log is not None:
-            access_log.write(Exchange(self._client, self._head, status, content_sent, now - self._since))
+            access_log.write(Exchange(self._client, self._head, status, content_sent, now - self._since, time()))
 
     def _forget_request(self) -> None:
         if self._content is not None:

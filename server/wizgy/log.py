@@ -18,33 +18,14 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from wizgy.errors import UsageError
-from wizgy.http.request import RequestHead
+from wizgy.logline import MONTHS, Exchange, find_format
 
-MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 DAYS: Final = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
 logger = logging.getLogger("wizgy")
-
-
-class Exchange(NamedTuple):
-    """One request and its answer.
-
-    Args:
-        client: the client's address and port.
-        head: the request head, or None where none could be read.
-        status: the answer's status code, or 0 where the client was gone before there was one.
-        content_sent: bytes of content that were sent.
-        duration: seconds from the end of the request head to the end of the application's work.
-    """
-
-    client: tuple[str, str]
-    head: RequestHead | None
-    status: int
-    content_sent: int
-    duration: float
 
 
 class ErrorLog:
@@ -104,14 +85,14 @@ class AccessLog:
 
     Args:
         path: a file to append to, or ``-`` for standard output.
-        line_format: ``combined`` or ``json``.
+        line_format: ``combined``, ``common``, ``json``, or text with directives.
 
     Raises:
         UsageError: the file cannot be opened.
     """
 
     def __init__(self, path: str, line_format: str) -> None:
-        self._format = format_json if line_format == "json" else format_combined
+        self._format = find_format(line_format)
         if path == "-":
             self._descriptor = sys.stdout.fileno()
             return
@@ -130,65 +111,11 @@ class AccessLog:
 
     def write(self, exchange: Exchange) -> None:
         """Write the line of one request."""
-        line = self._format(exchange, time.time()) + "\n"
+        line = self._format(exchange) + "\n"
         try:
             os.write(self._descriptor, line.encode("ascii"))
         except OSError:
             pass  # the device is full or gone; the request is not to blame
-
-
-def format_combined(exchange: Exchange, now: float) -> str:
-    """The combined log format of Apache httpd.
-
-    Args:
-        exchange: the request and its answer.
-        now: seconds since the epoch.
-    """
-    head = exchange.head
-    request = referer = user_agent = "-"
-    if head is not None:
-        line, values = head.line, head.fields.values
-        request = f"{line.method} {escape(line.target)} HTTP/1.{line.minor}"
-        referer = escape(values.get("referer", "-"))
-        user_agent = escape(values.get("user-agent", "-"))
-    when = time.localtime(now)
-    zone = time.strftime("%z", when)
-    stamp = f"{when.tm_mday:02d}/{MONTHS[when.tm_mon - 1]}/{time.strftime('%Y:%H:%M:%S', when)} {zone}"
-    return (
-        f"{exchange.client[0] or '-'} - - [{stamp}] "
-        f'"{request}" {exchange.status} {exchange.content_sent} "{referer}" "{user_agent}"'
-    )
-
-
-def format_json(exchange: Exchange, now: float) -> str:
-    """One JSON object.
-
-    Args:
-        exchange: the request and its answer.
-        now: seconds since the epoch.
-    """
-    head = exchange.head
-    record: dict[str, object] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(now)),
-        "remote_addr": exchange.client[0],
-        "method": head.line.method if head else None,
-        "target": head.line.target if head else None,
-        "protocol": f"HTTP/1.{head.line.minor}" if head else None,
-        "status": exchange.status,
-        "content_length": exchange.content_sent,
-        "duration": round(exchange.duration, 6),
-        "referer": head.fields.values.get("referer") if head else None,
-        "user_agent": head.fields.values.get("user-agent") if head else None,
-    }
-    return json.dumps(record)
-
-
-_unsafe = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
-
-
-def escape(text: str) -> str:
-    """Escape all that could end a quoted string or a line."""
-    return _unsafe.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 class Trace:

@@ -7,9 +7,9 @@ from types import TracebackType
 
 from wizgy import supervisor
 from wizgy.child import KILL_AFTER
-from wizgy.config import check_keywords
 from wizgy.engine import Engine
 from wizgy.listeners import Listener, open_listener
+from wizgy.sources import check_keywords
 from wizgy.wsgi import Application
 
 
@@ -110,7 +110,7 @@ def make_server(address: tuple[str, int] | str, application: Application, **sett
 
     Source: PEP 3333
     """
-    config = check_keywords(settings)
+    config = check_keywords(settings, embedded=True)
     if isinstance(address, str):
         where = f"unix:{address}"
     else:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from wizgy.cli import parse_arguments, to_toml
-from wizgy.config import SETTINGS, Config, check_keywords, find_setting, from_environment, from_file, make_config
+from wizgy.cli import parse_arguments
+from wizgy.config import SETTINGS, Config, Setting
 from wizgy.errors import UsageError
+from wizgy.sources import check_keywords, make_config, read_file, to_toml
 
 needs_toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="the standard library reads no TOML")
 
@@ -35,17 +37,14 @@ def test_defaults_are_complete() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: setting.name)
-def test_every_setting_is_whole(setting: object) -> None:
+def test_every_setting_is_whole(setting: Setting) -> None:
     """Each setting has a sentence of help, a flag, a variable, and a default that its own parser accepts."""
-    from wizgy.config import Setting
-
-    assert isinstance(setting, Setting)
     assert setting.help.endswith(".")
     assert setting.flag == "--" + setting.name.replace("_", "-")
     assert setting.variable == "WIZGY_" + setting.name.upper()
     default = setting.default
     assert setting.parse(list(default) if isinstance(default, tuple) else default, "here") == default
-    assert (setting.metavar == "") is isinstance(default, bool)
+    assert setting.is_switch is isinstance(default, bool)
 
 
 @needs_toml
@@ -60,22 +59,35 @@ def test_precedence(tmp_path: Path) -> None:
 @needs_toml
 def test_pyproject(tmp_path: Path) -> None:
     """Without a file named, [tool.wizgy] of pyproject.toml in the current folder counts, and a file replaces it."""
-    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n[tool.wizgy]\nthreads = 2\n", "utf-8")
+    project = tmp_path / "pyproject.toml"
+    project.write_text("[project]\nname = 'x'\n[tool.wizgy]\nthreads = 2\n", "utf-8")
     (tmp_path / "empty.toml").write_text("", "utf-8")
-    assert from_file(None) == {"threads": 2}
-    assert from_file("empty.toml") == {}
-    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n", "utf-8")
-    assert from_file(None) == {}
+    assert read_file(None) == {"threads": 2}
+    assert read_file("empty.toml") == {}
+    assert read_file(str(project)) == {"threads": 2}  # a file of that name has other tables too
+    project.write_text("[project]\nname = 'x'\n", "utf-8")
+    assert read_file(None) == {}
+    project.write_text("tool = 3\n", "utf-8")
+    assert read_file("pyproject.toml") == {}
+    project.write_text("[tool]\nwizgy = 3\n", "utf-8")
+    with pytest.raises(UsageError, match="expected a table of settings"):
+        read_file("pyproject.toml")
+    project.write_text("[tool.wizgy]\nthreads = \n", "utf-8")
+    with pytest.raises(UsageError, match=r"^pyproject\.toml cannot be read: .*line 2"):
+        read_file(None)
 
 
-def test_no_toml_in_this_python(tmp_path: Path) -> None:
-    """Where Python reads no TOML, a file that is named is refused with the reason; where it does, it is read."""
+def test_no_toml_in_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing reads TOML, a file with settings is refused and says what to do; one without is no matter."""
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'wizgy'\n", "utf-8")
     (tmp_path / "a.toml").write_text("threads = 3\n", "utf-8")
-    if sys.version_info >= (3, 11):
-        assert from_file("a.toml") == {"threads": 3}
-    else:
-        with pytest.raises(UsageError, match=r"3\.11"):
-            from_file("a.toml")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert read_file(None) == {}
+    with pytest.raises(UsageError, match=r"^a\.toml cannot be read: .*Python 3\.11 or newer, or pip install tomli"):
+        read_file("a.toml")
+    (tmp_path / "pyproject.toml").write_text("[ tool . wizgy ]\nthreads = 3\n", "utf-8")
+    with pytest.raises(UsageError, match=r"^pyproject\.toml cannot be read"):
+        read_file(None)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +113,13 @@ def test_no_toml_in_this_python(tmp_path: Path) -> None:
         ("trace", "2"),
         ("log_level", "loud"),
         ("access_log_format", "xml"),
+        ("access_log_format", "%Z"),
+        ("access_log_format", "%(h)s"),
+        ("access_log_format", "%h\n"),
+        ("threads", "9" * 5000),
+        ("header_timeout", "1_0"),
+        ("header_timeout", " 1"),
+        ("bind", 8888),
         ("server_header", "a\r\nb"),
         ("server_header", "\xe9"),
         ("bind", "8888"),
@@ -122,7 +141,8 @@ def test_bad_values(name: str, value: object) -> None:
     with pytest.raises(UsageError) as caught:
         SETTINGS[name].parse(value, "over there")
     message = str(caught.value)
-    assert message.startswith(f"over there: {value!r} will not do; ")
+    shown = value[0] if isinstance(value, list) and value and name == "bind" else value
+    assert message.startswith(f"over there: {shown!r} will not do; " if "," not in str(shown) else "over there: ''")
     assert message.endswith(".")
     assert "expected" in message
 
@@ -141,21 +161,122 @@ def test_addresses(text: str, expected: tuple[str, ...]) -> None:
     assert SETTINGS["bind"].parse(text, "here") == expected
 
 
+def complaint(flags: dict[str, object] | None = None, file: str | None = None, **environment: str) -> str:
+    """What is said about wrong settings."""
+    with pytest.raises(UsageError) as caught:
+        make_config(flags or {}, file, environment)
+    return str(caught.value)
+
+
 def test_near_names() -> None:
-    """An unknown name is refused, with one that is near where there is one."""
-    with pytest.raises(UsageError, match=r"^there: there is no setting 'worker'\. Did you mean workers\?$"):
-        find_setting("worker", "there")
-    with pytest.raises(UsageError, match=r"^there: there is no setting 'xyzzy'\.$"):
-        find_setting("xyzzy", "there")
-    with pytest.raises(UsageError, match=r"WIZGY_TREADS.*Did you mean threads"):
-        from_environment({"WIZGY_TREADS": "3"})
-    with pytest.raises(UsageError, match="Did you mean max_body"):
+    """An unknown name is refused, with those that are near, written as they are written there."""
+    assert complaint(WIZGY_TREADS="3") == "WIZGY_TREADS: there is no such setting. Did you mean WIZGY_THREADS?"
+    assert complaint(WIZGY_XYZZY="3") == "WIZGY_XYZZY: there is no such setting."
+    assert complaint(WIZGY_PORT="80") == "WIZGY_PORT: there is no such setting. Did you mean WIZGY_BIND?"
+    with pytest.raises(UsageError, match=r"^max_bodies: there is no such setting\. Did you mean max_body\b"):
         check_keywords({"max_bodies": 3})
 
 
+@needs_toml
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    """Every fault of every source is in one message, each with where it was set."""
+    (tmp_path / "a.toml").write_text("thread = 1\nthreads = 0\n[logs]\ntrace = 1\n", "utf-8")
+    text = complaint({"backlog": "x", "bind": ["a", "b:1"]}, "a.toml", WIZGY_MAX_BODY="-1", WIZGY_XYZZY="")
+    first, *lines = text.splitlines()
+    assert first == "7 things are wrong with the settings:"
+    for line, where in zip(
+        lines,
+        ("a.toml: thread", "a.toml: threads", "a.toml: logs", "WIZGY_MAX_BODY", "WIZGY_XYZZY", "--backlog", "--bind"),
+        strict=True,
+    ):
+        assert line.startswith(f"  {where}: ")
+
+
+def test_faults_of_the_command_line_are_said_at_once() -> None:
+    """Unknown flags, missing values and bad values are in one message; a switch takes none, or true or false."""
+    with pytest.raises(UsageError) as caught:
+        parse_arguments(["--treads", "4", "-w", "3", "a:app", "--no-threads", "--trace=perhaps", "--check=1", "--bind"])
+    assert str(caught.value).splitlines()[1:] == [
+        "  --treads: there is no such flag. Did you mean --threads?",
+        "  -w: there is no such flag. Did you mean --workers or --write-timeout?",
+        "  --no-threads: there is no such flag. Did you mean --threads?",
+        "  --check takes no value. See wizgy --help.",
+        "  --bind: its value is missing; expected --bind ADDRESS. See wizgy --help.",
+        "  --trace: 'perhaps' will not do; expected true or false.",
+    ]
+
+
+def test_command_line() -> None:
+    """Flags and application come in any order; = or a space; a repeated flag adds up, or the last one counts."""
+    options, config = parse_arguments(
+        ["--threads=2", "a:app", "--bind", "a:1", "--threads", "3", "--bind=b:2", "--access-log", "-", "--trace"]
+    )
+    assert (options.app, config.threads, config.bind, config.access_log) == ("a:app", 3, ("a:1", "b:2"), "-")
+    assert config.trace
+    assert not parse_arguments(["--trace", "--no-trace"])[1].trace
+    assert not parse_arguments(["--trace", "--trace=false"])[1].trace
+    assert parse_arguments(["--threads", "2", "--", "--app"])[0].app == "--app"
+    with pytest.raises(UsageError, match="a:app and b:app are two"):
+        parse_arguments(["a:app", "b:app"])
+
+
+def test_contradictions() -> None:
+    """What would be ignored without another setting is refused, with where it was set."""
+    expected = "WIZGY_MAX_REQUESTS_JITTER: 3 means nothing without max_requests; set that too (--max-requests N)"
+    assert complaint(WIZGY_MAX_REQUESTS_JITTER="3").startswith(expected)
+    assert make_config({}, None, {"WIZGY_MAX_REQUESTS_JITTER": "3", "WIZGY_MAX_REQUESTS": "5"}).max_requests == 5
+    assert complaint({"bind": ["a:1", "b:1", "a:1"]}) == "--bind: a:1 is there twice."
+    assert make_config({"bind": ["a:0", "a:0"]}, None, {}).bind == ("a:0", "a:0")
+
+
+def test_every_need_is_a_setting() -> None:
+    """What a setting needs, or is called elsewhere, is known, and no other setting has that name."""
+    for setting in SETTINGS.values():
+        assert setting.needs in SETTINGS or not setting.needs
+        assert not set(setting.synonyms) & SETTINGS.keys()
+
+
+@needs_toml
+def test_sources(tmp_path: Path) -> None:
+    """Each value knows where it was set; a copy with other values knows it too."""
+    (tmp_path / "a.toml").write_text("workers = 2\nthreads = 2\n", "utf-8")
+    config = make_config({"threads": "3"}, None, {"WIZGY_BACKLOG": "5", "WIZGY_CONFIG": "a.toml"})
+    assert [config.source(name) for name in ("threads", "backlog", "workers", "max_body")] == [
+        "--threads",
+        "WIZGY_BACKLOG",
+        "a.toml: workers",
+        "default",
+    ]
+    assert config.replace(threads=4).source("backlog") == "WIZGY_BACKLOG"
+    assert to_toml(config).splitlines()[2].split("#")[1] == " a.toml: workers"
+
+
+def test_config_does_not_change() -> None:
+    """A Config is a value: it cannot be changed, and knows no names but those of settings."""
+    config = Config(threads=3)
+    with pytest.raises(AttributeError, match="does not change"):
+        config.threads = 4
+    assert (config.threads, config.replace(threads=4).threads) == (3, 4)
+    with pytest.raises(TypeError, match="treads"):
+        Config(treads=3)
+    assert "threads=3" in repr(config)
+    assert config != Config()
+
+
 def test_environment_of_others() -> None:
-    """Only WIZGY_ variables are looked at."""
-    assert from_environment({"THREADS": "x", "XWIZGY_THREADS": "x", "WIZGY_THREADS": "3"}) == {"threads": 3}
+    """Only WIZGY_ variables are looked at, and not those that Kubernetes makes of a Service called wizgy."""
+    environment = {
+        "THREADS": "x",
+        "XWIZGY_THREADS": "x",
+        "WIZGY_THREADS": "3",
+        "WIZGY_SERVICE_HOST": "10.0.0.1",
+        "WIZGY_SERVICE_PORT": "80",
+        "WIZGY_SERVICE_PORT_HTTP": "80",
+        "WIZGY_PORT": "tcp://10.0.0.1:80",
+        "WIZGY_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "WIZGY_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert make_config({}, None, environment) == Config(threads=3)
 
 
 def test_keywords_are_checked_like_the_rest() -> None:
@@ -163,6 +284,8 @@ def test_keywords_are_checked_like_the_rest() -> None:
     config = check_keywords({"bind": "127.0.0.1:0", "threads": 2, "trace": True, "body_timeout": 1.5})
     assert (config.bind, config.threads, config.trace, config.body_timeout) == (("127.0.0.1:0",), 2, True, 1.5)
     assert check_keywords({"bind": ["127.0.0.1:0", "unix:/a"]}).bind == ("127.0.0.1:0", "unix:/a")
+    with pytest.raises(UsageError, match="workers: only the wizgy command"):
+        check_keywords({"workers": 2}, embedded=True)
 
 
 @needs_toml

@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import json
 import logging
-import re
 import sys
 from pathlib import Path
 
@@ -14,61 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wizgy.errors import UsageError
-from wizgy.http.request import HeadReader, Limits, RequestHead
-from wizgy.log import (
-    AccessLog,
-    ErrorLog,
-    Exchange,
-    LineFormatter,
-    Trace,
-    escape,
-    format_combined,
-    format_json,
-    http_date,
-)
-
-
-def head_of(target: bytes = b"/", *lines: bytes) -> RequestHead:
-    """A request head."""
-    fields = b"".join(line + b"\r\n" for line in lines)
-    head = HeadReader(Limits()).read(bytearray(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n"))
-    assert head is not None
-    return head
-
-
-@given(st.text(st.characters(max_codepoint=255)))
-def test_escape(text: str) -> None:
-    """Whatever a client sends stays one quoted string of one line, and no two texts look alike."""
-    escaped = escape(text)
-    assert escaped.isascii()
-    assert escaped.isprintable()
-    assert '"' not in escaped
-    assert re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), escaped) == text
-
-
-def test_combined_line() -> None:
-    """The combined format is that of Apache httpd, with hostile bytes escaped (CVE-2020-7694)."""
-    head = head_of(b'/a"\\?b', b'Referer: "\xe9', b"User-Agent: curl\\")
-    line = format_combined(Exchange(("1.2.3.4", "5"), head, 200, 7, 0.1), 784111777)
-    stamp = r"\[0[5-7]/Nov/1994:\d\d:\d\d:37 [+-]\d{4}\]"
-    rest = re.escape(r'"GET /a\x22\x5c?b HTTP/1.1" 200 7 "\x22\xe9" "curl\x5c"')
-    assert re.fullmatch(rf"1\.2\.3\.4 - - {stamp} {rest}", line)
-
-
-def test_combined_line_of_no_head() -> None:
-    """A request of which no head could be read, over a Unix socket, has its line too."""
-    line = format_combined(Exchange(("", ""), None, 400, 0, 0.0), 0)
-    assert line.startswith("- - - [")
-    assert line.endswith('] "-" 400 0 "-" "-"')
-
-
-def test_json_line() -> None:
-    """The JSON format is one object of one line."""
-    line = format_json(Exchange(("1.2.3.4", "5"), head_of(b'/"', b"User-Agent: \xe9"), 200, 7, 0.1234567), 0)
-    assert "\n" not in line
-    record = json.loads(line)
-    assert (record["target"], record["user_agent"], record["duration"]) == ('/"', "\xe9", 0.123457)
-    assert json.loads(format_json(Exchange(("", ""), None, 400, 0, 0.0), 0))["method"] is None
+from wizgy.log import AccessLog, ErrorLog, LineFormatter, Trace, http_date
+from wizgy.logline import Exchange
 
 
 @given(st.integers(0, 253402300799))
@@ -82,9 +28,9 @@ def test_access_log_file(tmp_path: Path) -> None:
     file = tmp_path / "log"
     file.write_text("before\n", "ascii")
     log = AccessLog(str(file), "combined")
-    log.write(Exchange(("a", "1"), None, 200, 0, 0.0))
+    log.write(Exchange(("a", "1"), None, 200, 0, 0.0, 0.0))
     log.close()
-    log.write(Exchange(("b", "1"), None, 200, 0, 0.0))
+    log.write(Exchange(("b", "1"), None, 200, 0, 0.0, 0.0))
     assert [line[:6] for line in file.read_text("ascii").splitlines()] == ["before", "a - - "]
     with pytest.raises(UsageError, match="cannot be opened"):
         AccessLog(str(tmp_path / "missing" / "log"), "combined")
