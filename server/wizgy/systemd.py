@@ -7,7 +7,6 @@ Source: sd_listen_fds(3), sd_notify(3)
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import socket
 from collections.abc import Mapping
@@ -38,7 +37,7 @@ def bind_inherited(config: Config, environment: Mapping[str, str] = os.environ) 
     """
     inherited = inherited_sockets(environment)
     if inherited and config.bind == SETTINGS["bind"].default:
-        return dataclasses.replace(config, bind=tuple(inherited))
+        return config.replace(bind=tuple(inherited))
     for address in inherited:
         if address not in config.bind:
             logger.warning("systemd has opened %s, which no --bind names: nobody answers there.", address)
