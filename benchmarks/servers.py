@@ -28,29 +28,21 @@ REFERENCE = "wizgy"
 BARE_LOOP = "bare-loop"
 NGINX = "nginx"
 
+
+def _extra(name: str, title: str, url: str, *command: str) -> Server:
+    """Make a server that is none of `matrix.toml`; what is not told is as for any other."""
+    any_server = load_matrix().server(REFERENCE)
+    return dataclasses.replace(
+        any_server, name=name, title=title, url=url, distribution=None, requirements=(), path=None, command=command
+    )
+
+
 EXTRA = {
-    BARE_LOOP: Server(
-        name=BARE_LOOP,
-        title="bare epoll loop",
-        url="",
-        distribution=None,
-        requirements=(),
-        path=None,
-        pythons=(),
-        command=("{python}", f"{APPS}/bare_loop.py", "{host}", "{port}"),
-        uses=("bench",),
-    ),
-    NGINX: Server(
-        name=NGINX,
-        title="nginx",
-        url="https://nginx.org/",
-        distribution=None,
-        requirements=(),
-        path=None,
-        pythons=(),
-        command=("{python}", f"{APPS}/nginx.py", "{host}", "{port}", f"{ASSETS}"),
-        uses=("bench",),
-    ),
+    server.name: server
+    for server in (
+        _extra(BARE_LOOP, "bare epoll loop", "", "{python}", f"{APPS}/bare_loop.py", "{host}", "{port}"),
+        _extra(NGINX, "nginx", "https://nginx.org/", "{python}", f"{APPS}/nginx.py", "{host}", "{port}", f"{ASSETS}"),
+    )
 }
 """What no app can be served with: the limit of an event loop in Python, and nginx for files."""
 
