@@ -102,6 +102,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Child] = {}
         self._wanted = serving.config.workers
+        self._to_show: list[Child] = []  # whose stacks USR2 has asked for
         self._announced = False  # whether a worker was ever ready
         self._memory_kills = cgroup.count_memory_kills()
         self._back_off = 0.0
@@ -244,6 +245,7 @@ class Supervisor:
         """What is looked at once a second."""
         self._notifier.alive()
         self._reap()  # a signal may have found the pipe full
+        self._show_next_stacks()
         for child in list(self._children.values()):
             child.silent += 1
             config = child.generation.config
@@ -259,6 +261,15 @@ class Supervisor:
         logger.error("Worker %d %s Here is what its threads do:", child.pid, why)
         child.show_stacks()
         child.kill(after=TIME_TO_SHOW)
+
+    def _show_next_stacks(self) -> None:
+        """Show those of one worker at a time; else their lines would mingle."""
+        while self._to_show:
+            child = self._to_show.pop(0)
+            if child.pid in self._children:
+                logger.info("USR2: here is what the threads of worker %d do:", child.pid)
+                child.show_stacks()
+                return
 
     def _read_reports(self, child: Child) -> None:
         """A worker says something, or its end of the pipe is closed."""
@@ -290,8 +301,7 @@ class Supervisor:
         elif number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
         elif number is signal.SIGUSR2:
-            for child in self._children.values():
-                child.show_stacks()
+            self._to_show = list(self._children.values())
         elif self._exit_code is not None:
             return
         elif number is signal.SIGTTIN:

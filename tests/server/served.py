@@ -43,6 +43,8 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
     if path == "orphan":
         command = "sleep 0.5 & exec true"
         subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
+    if path == "signals":
+        return subprocess.run(["grep", "^Sig", "/proc/self/status"], check=True, capture_output=True).stdout
     if path == "exit":
         sys.exit(7)
     values = {"pid": os.getpid(), "threads": threading.active_count()}
