@@ -312,6 +312,16 @@ class Config:
         unit="seconds",
         group="Timeouts",
     )
+    request_timeout: float = setting(
+        0.0,
+        seconds(0),
+        "Time that the application may take for a request; then the client is answered 504, the log shows where the "
+        "application is, and the worker is replaced. 0 for no limit.",
+        metavar="SECONDS",
+        unit="seconds",
+        group="Timeouts",
+        synonyms=("timeout", "worker_timeout"),
+    )
     graceful_timeout: float = setting(
         30.0,
         seconds(0),

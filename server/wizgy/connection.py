@@ -158,6 +158,7 @@ class Connection:
         "_environ",
         "_environ_base",
         "_environ_fields",
+        "_given_up",
         "_head",
         "_head_begun",
         "_keep_alive",
@@ -201,6 +202,7 @@ class Connection:
         self._head_begun = True  # the first head is awaited from the beginning
         self._keep_alive = False
         self._ended = False  # whether the client has closed its writing side
+        self._given_up = False  # whether another thread has answered for the application
         self._reset = False  # whether to close with a reset
         self._lingered = 0  # bytes dropped
         self._since = service.now  # when the present transfer or request began
@@ -256,7 +258,7 @@ class Connection:
         self.state = State.RUNNING
         response = self._response
         if response is None:
-            response = self._make_response()
+            response = self._response = self._make_response()
             context = Context()
             done = context.run(response.start, self._service.application)
         else:
@@ -271,7 +273,7 @@ class Connection:
         if done:
             self._finish_response(response, ended)
         else:
-            self._response, self._context = response, context
+            self._context = context
             self.state = State.PAUSED
         return ended - began
 
@@ -294,6 +296,27 @@ class Connection:
         elif self.state in (State.HEAD, State.LINGERING):
             self.close()
         return False
+
+    # Called by the leader while another thread is in the application, for too long.
+    def give_up(self, limit: float, stack: str) -> None:
+        """Answer in the application's place; where it has begun to answer, make the client see that it is not whole.
+
+        Args:
+            limit: the seconds that it had.
+            stack: where it is.
+        """
+        head, response, service = self._head, self._response, self._service
+        # From here on its thread sends nothing: where it has not begun to answer by now it never will.
+        self.output.broken = True
+        answer = b""
+        if head is not None and response is not None and response.code == 0:
+            text = "The application did not answer in time."
+            answer = http.build_error(504, text, own=service.own_fields, is_head=head.line.method == "HEAD")
+            self._log(504, 0, monotonic())
+        self.output.abort(answer)
+        done = "answered with 504" if answer else "cut"
+        self.report(f"The application took more than {limit:g} s; the request was {done}. It is here:\n{stack}", None)
+        self._given_up = bool(answer)
 
     # Any thread may call it.
     def is_idle(self) -> bool:
@@ -561,7 +584,7 @@ class Connection:
         """The application is done; what it gave may wait for the client still."""
         self._keep_alive = response.keep_alive
         self._reset = response.aborted and response.ends_at_close
-        if self._service.access_log is not None:
+        if self._service.access_log is not None and not self._given_up:
             self._log(response.code, response.content_sent, now)
         self._forget_request()
         self.state = State.ENDING

@@ -35,6 +35,7 @@ from wizgy.config import Config
 from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
 from wizgy.listeners import Listener
 from wizgy.log import AccessLog, ErrorLog, Trace, logger
+from wizgy.overseer import Dismissed, Overseer
 from wizgy.wsgi import Application, server_environ
 
 TICK: Final = 0.001
@@ -60,6 +61,9 @@ CHANGED: Final = 1
 HANG_UP: Final = 0x2000 | 0x10 | 0x08
 """The bits of an event that say that the client sends no more: EPOLLRDHUP, EPOLLHUP, EPOLLERR."""
 
+NEVER: Final = 1 << 62
+"""A number of calls that is not reached."""
+
 FAULT: Final = "A fault in wizgy itself, please report it."
 
 FREE_THREADED: Final = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -70,7 +74,8 @@ class Notice(IntEnum):
 
     ENOUGH = 1  # it has run the application as often as it should
     CLOSED = 2  # it has closed the listening sockets: what comes now is for others
-    STOPPED = 3
+    STUCK = 3  # a thread is in the application for longer than --request-timeout
+    STOPPED = 4
 
 
 class Poller(Protocol):
@@ -346,6 +351,7 @@ class Engine:
         self._due: deque[Connection] = deque()  # claimed ones for which there was no place
         self._calls = 0
         self._enough = most_calls(config.max_requests, config.max_requests_jitter)
+        self._overseer = Overseer(config.request_timeout) if config.request_timeout else None
         self._slow_calls = SLOW_STREAK if FREE_THREADED else 0  # in a row
         self._watching = False
         self._activity = threading.Event()
@@ -365,8 +371,11 @@ class Engine:
         self._start_accepting()
         # One more than may be in the application: while all of those are, it polls for them.
         for number in range(self._config.threads + 1):
-            threading.Thread(target=self._serve, name=f"wizgy-{number}", daemon=True).start()
-        threading.Thread(target=self._watch, name="wizgy-watcher", daemon=True).start()
+            self._start_thread(self._serve, f"wizgy-{number}")
+        self._start_thread(self._watch, "wizgy-watcher")
+
+    def _start_thread(self, do: Callable[[], None], name: str) -> None:
+        threading.Thread(target=do, name=name, daemon=True).start()
 
     # Any thread may call it.
     def wait(self, timeout: float | None = None) -> bool:
@@ -425,9 +434,19 @@ class Engine:
                 continue
             try:
                 self._lead()
+            except Dismissed:
+                return
             except Exception:  # noqa: BLE001 - whatever it was, somebody must go on polling
                 logger.exception(FAULT)
                 self._offers.append(None)
+
+    def _serve_in_place(self) -> None:
+        """What a thread does that takes the place of another in the application, which is stuck there."""
+        try:
+            self._run_due()
+        except Dismissed:
+            return
+        self._serve()
 
     def _stand_by(self) -> None:
         turn = threading.Lock()
@@ -586,14 +605,20 @@ class Engine:
     def _run(self, connection: Connection) -> None:
         """Run the application for one request, and end the turn."""
         self._calls += 1
-        if self._calls == self._enough:
+        if self._calls >= self._enough:
+            self._enough = NEVER
             self._notify(Notice.ENOUGH)
+        if self._overseer is not None:
+            self._overseer.enter(connection, monotonic())
         try:
             seconds = connection.respond()
         except BaseException:  # noqa: BLE001 - one connection's fault is not the others', an application's exit neither
             logger.exception(FAULT)
             connection.close()
-            return
+            seconds = 0.0
+        if self._overseer is not None and not self._overseer.leave():
+            connection.close()
+            raise Dismissed
         if seconds > TICK:
             self._slow_calls += 1
         elif not FREE_THREADED:
@@ -602,7 +627,7 @@ class Engine:
 
     def _forget(self, connection: Connection) -> None:
         """A connection is about to be closed by its owner."""
-        del self._connections[connection.descriptor]
+        self._connections.pop(connection.descriptor, None)  # not there when it was given up
         self._poller.forget(connection.descriptor)
         if not self._accepting:
             self._wake.set()  # there is room for another, or one less to drain
@@ -621,6 +646,8 @@ class Engine:
         self._service.renew_date(seconds)
         self._next_round = now + min(1 / Timers.SLOTS, 1 - seconds % 1)
         self._expire(now)
+        if self._overseer is not None:
+            self._give_up_overdue(self._overseer, now)
         if self._drain_at is not None:
             self._go_on_draining(self._drain_at)
         elif not self._accepting and len(self._connections) < self._most_connections and now >= self._accept_again:
@@ -637,6 +664,14 @@ class Engine:
                 connection.claim.release()
                 if due or connection.output.waiting or connection.state is State.LINGERING:
                     self._ready.append((connection.descriptor, 0))
+
+    def _give_up_overdue(self, overseer: Overseer, now: float) -> None:
+        """Answer for the application where it takes too long, and have other threads do the work of those."""
+        for connection, stack in overseer.take_overdue(now):
+            del self._connections[connection.descriptor]
+            connection.give_up(self._config.request_timeout, stack)
+            self._start_thread(self._serve_in_place, "wizgy-successor")
+            self._notify(Notice.STUCK)
 
     def _accept(self, listener: Listener) -> bool:
         """Accept a batch of connections.
@@ -736,13 +771,15 @@ class Engine:
 
 
 def most_calls(least: int, jitter: int) -> int:
-    """How often to run the application before the process should be replaced; 0 for as often as is asked.
+    """How often to run the application before the process should be replaced.
 
     Args:
         least: the setting; 0 for no limit.
         jitter: the most to add, so that workers that started together do not end together.
     """
-    if not least or not jitter:
+    if not least:
+        return NEVER
+    if not jitter:
         return least
     import random  # not at the top: it takes a while, and few need it
 

@@ -16,6 +16,7 @@ class Report(IntEnum):
     ALIVE = ord(".")  # once a second
     READY = ord("R")  # the application is loaded, and requests are accepted
     ENOUGH = ord("E")  # it has answered --max-requests, and wants a successor
+    STUCK = ord("S")  # a thread is stuck in the application, and it wants a successor
     CLOSED = ord("C")  # it takes no new connections any more
 
 

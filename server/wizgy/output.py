@@ -132,9 +132,18 @@ class Output:
         poller.register(self._sock.fileno(), select.POLLOUT)
         poller.poll(seconds * 1000)
 
-    def abort(self) -> None:
-        """Drop what waits and make both directions of the socket end."""
+    def abort(self, last: bytes = b"") -> None:
+        """Drop what waits and make both directions of the socket end.
+
+        Args:
+            last: what the client should get still, as far as it takes it at once.
+        """
         self.broken = True
+        try:
+            if last:
+                self._sock.send(last)
+        except OSError:
+            pass  # it reads nothing, or is gone
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -288,6 +288,9 @@ class Supervisor:
                 self._notifier.ready(SERVING)
         if Report.CLOSED in reports:
             child.accepts = False
+        if Report.STUCK in reports and child.stage is Stage.READY:
+            logger.error("Worker %d has a request that does not end; another one takes its place.", child.pid)
+            child.stage = Stage.RETIRING
         if Report.ENOUGH in reports and child.stage is Stage.READY:
             child.stage = Stage.RETIRING
 

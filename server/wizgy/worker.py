@@ -149,6 +149,8 @@ class _Duty:
         for notice in self._inner.read() or b"":
             if notice == Notice.ENOUGH:
                 self._link.send(Report.ENOUGH)
+            elif notice == Notice.STUCK:
+                self._link.send(Report.STUCK)
             elif notice == Notice.CLOSED:
                 self._link.send(Report.CLOSED)
             elif notice == Notice.STOPPED:

@@ -110,6 +110,11 @@ class ServerProcess:
         compiled = re.compile(pattern, re.MULTILINE)
         return self._wait_for(f"{pattern!r} on standard error", lambda: compiled.search(self.stderr, start), timeout)
 
+    def wait_stdout(self, pattern: str, timeout: float = 10) -> re.Match[str]:
+        """Wait until standard output has a match of `pattern`."""
+        compiled = re.compile(pattern, re.MULTILINE)
+        return self._wait_for(f"{pattern!r} on standard output", lambda: compiled.search(self.stdout), timeout)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process that was started, not to its workers."""
         self._popen.send_signal(number)

@@ -45,6 +45,10 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
         subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
     if path == "signals":
         return subprocess.run(["grep", "^Sig", "/proc/self/status"], check=True, capture_output=True).stdout
+    if path == "loop":
+        print("loops in", os.getpid(), flush=True)
+        while True:
+            pass
     if path == "exit":
         sys.exit(7)
     values = {"pid": os.getpid(), "threads": threading.active_count()}

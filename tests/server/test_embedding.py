@@ -229,6 +229,32 @@ def test_paused_application_is_closed_when_its_client_goes(monkeypatch: pytest.M
         assert closed.wait(TIMEOUT)
 
 
+def test_thread_that_comes_back_late(poller: str) -> None:
+    """A thread that comes out of the application after its request was given up ends; another has its place."""
+    leave = threading.Event()
+    names: list[str] = []
+
+    def slow(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        names.append(threading.current_thread().name)
+        if environ["PATH_INFO"] == "/slow":
+            assert leave.wait(TIMEOUT)
+        start_response("200 OK", [])
+        return [b"hello\n"]
+
+    with nothing_left_behind():
+        with serving(slow, threads=1, request_timeout=0.3) as address:
+            with connect(address) as sock:
+                sock.sendall(request("/slow"))
+                assert read_answer(sock)[0].status == 504
+                assert get(address) == (200, b"hello\n")
+                stuck = next(thread for thread in threads() if thread.name == names[0])
+                leave.set()
+                stuck.join(TIMEOUT)
+                assert not stuck.is_alive()
+                assert sock.recv(1) == b""
+            assert get(address) == (200, b"hello\n")
+
+
 def test_context_of_a_request() -> None:
     """Each request has a context of its own, and environ says whether threads are used (PEP 3333)."""
     seen: list[dict[str, Any]] = []

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.harness.frameworks import ROOT
 from tests.harness.process import ServerProcess
-from tests.server.client import FOLDER, children, connect, get, is_alive, request, serving_workers, start, wait_until
+from tests.server.client import (
+    FOLDER,
+    children,
+    connect,
+    get,
+    is_alive,
+    read_answer,
+    request,
+    serving_workers,
+    start,
+    wait_until,
+)
 from tests.server.load import Load
 from wizgy.cgroup import count_processors
 from wizgy.supervisor import CAUGHT
@@ -64,6 +77,55 @@ def test_worker_that_holds_the_interpreter_is_replaced(tmp_path: Path) -> None:
         assert get(server.address) == (200, b"hello\n")
         server.wait_stderr(f"Worker {victim} has given no sign of life for 10 s")
         server.wait_stderr(r'holding\.py", line 6 in app')
+
+
+def test_request_that_does_not_end() -> None:
+    """A thread that loops for ever costs its client a 504; others are served; its worker is replaced (fault 15)."""
+    with start("--workers", "2", "--threads", "2", "--request-timeout", "1", "--access-log", "-") as server:
+        before = serving_workers(server, 2)
+        with connect(server.address) as sock, Load(server.address, pause=0.01) as load:
+            sock.sendall(request("/loop"))
+            victim = int(server.wait_stdout(r"loops in (\d+)")[1])
+            response, content = read_answer(sock)
+            assert (response.status, content) == (504, b"The application did not answer in time.\n")
+            assert response.getheader("Connection") == "close"
+            assert sock.recv(1) == b""
+            wait_until(lambda: victim not in children(server.pid), "the worker is replaced")
+        assert load.failures == []
+        assert (before - {victim}) < serving_workers(server, 2)
+        said = "GET /loop: The application took more than 1 s; the request was answered with 504. It is here:"
+        assert server.stderr.count(said) == 1
+        server.wait_stderr(re.escape(said) + r'\n  File ".*served\.py", line \d+, in app\n')
+        server.wait_stderr(f"Worker {victim} has a request that does not end; another one takes its place.")
+        assert server.stdout.count('"GET /loop HTTP/1.1" 504 0 ') == 1
+
+
+def test_answer_that_does_not_end() -> None:
+    """Where the answer has begun when the time is over, the client sees that it is not whole (RFC 9112 section 8)."""
+    with start("--request-timeout", "1") as server, connect(server.address) as sock:
+        sock.sendall(request("/halves/100000"))
+        with pytest.raises(http.client.IncompleteRead):
+            read_answer(sock)
+        server.wait_stderr("GET /halves/100000: The application took more than 1 s; the request was cut")
+
+
+def test_every_thread_is_stuck() -> None:
+    """When every thread is stuck, requests that wait for one are served by those that take their places."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start("--threads", "2", "--request-timeout", "1", "--health"))
+        stuck = [stack.enter_context(connect(server.address)) for _ in range(2)]
+        for sock in stuck:
+            sock.sendall(request("/sleep/100000"))
+        waiting = [stack.enter_context(connect(server.address)) for _ in range(5)]
+        for sock in waiting:
+            sock.sendall(request("/hello"))
+        began = time.monotonic()
+        assert get(server.address, "/livez") == (200, b"ok\n")
+        assert time.monotonic() - began < 0.9
+        for sock in stuck:
+            assert read_answer(sock)[0].status == 504
+        for sock in waiting:
+            assert read_answer(sock)[1] == b"hello\n"
 
 
 def test_stacks_on_request() -> None:
