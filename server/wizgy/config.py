@@ -8,12 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 from wizgy.errors import UsageError
+from wizgy.http import grammar
+from wizgy.http.request import FORWARDED_FIELDS
 
 ENVIRONMENT_PREFIX: Final = "WIZGY_"
 MOST_DIGITS: Final = 18
 """Digits of a whole number: what fits into 64 bits."""
+VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+"""The ASCII characters that are seen."""
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -29,6 +34,7 @@ class Setting(NamedTuple):
         unit: the unit of a number.
         group: the heading in ``--help``.
         repeatable: whether it may be given several times.
+        listed: whether commas part several values also where they are given one by one.
         needs: the name of another setting, without which this one would be ignored.
         synonyms: what other servers call it; named when somebody tries one.
         command_only: whether `wizgy.make_server` has no use for it.
@@ -42,6 +48,7 @@ class Setting(NamedTuple):
     unit: str
     group: str
     repeatable: bool
+    listed: bool
     needs: str
     synonyms: tuple[str, ...]
     command_only: bool
@@ -73,11 +80,15 @@ class Setting(NamedTuple):
         """
         if not self.repeatable:
             return self._parse_one(value, where)
-        if isinstance(value, str):
-            value = value.split(",")
-        if not isinstance(value, (list, tuple)) or not value:
-            raise UsageError(f"{where}: {value!r} will not do; expected text, or an array of one at least.")
-        return tuple(self._parse_one(item, where) for item in value)
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise UsageError(f"{where}: {value!r} will not do; expected text, or an array.")
+        if self.listed:
+            parts = [part.strip() for item in items for part in str(item).split(",")]
+            items = [part for part in parts if part]
+        if not items and self.default:
+            raise UsageError(f"{where}: {value!r} will not do; expected one at least.")
+        return tuple(self._parse_one(item, where) for item in items)
 
     def _parse_one(self, value: object, where: str) -> object:
         try:
@@ -103,12 +114,13 @@ def setting(
     unit: str = "",
     group: str = "Server",
     repeatable: bool = False,
+    listed: bool = False,
     needs: str = "",
     synonyms: tuple[str, ...] = (),
     command_only: bool = False,
 ) -> Any:
     """Define a setting as an attribute of `Config`; see `Setting` for the arguments."""
-    return Setting("", kind, default, help, metavar, unit, group, repeatable, needs, synonyms, command_only)
+    return Setting("", kind, default, help, metavar, unit, group, repeatable, listed, needs, synonyms, command_only)
 
 
 def text(value: str) -> str:
@@ -209,6 +221,27 @@ def bind_address(value: str) -> str:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("expected an IPv6 address in brackets, as in [::1]:8888")
     return value
+
+
+def trusted_network(value: str) -> str:
+    """An address, a network in CIDR notation, or ``unix``."""
+    from wizgy.http.forwarded import UNIX, parse_network  # not at the top: few need it
+
+    if value != UNIX:
+        try:
+            parse_network(value)
+        except ValueError as error:
+            expected = "expected an address, a network as 10.0.0.0/8, or unix; for everybody 0.0.0.0/0 and ::/0"
+            raise ValueError(f"{error}; {expected}") from None
+    return value
+
+
+def url_prefix(value: str) -> str:
+    """A path, percent-encoded where it has to be, with no slash at the end."""
+    path = quote(value.rstrip("/"), safe=VISIBLE)
+    if path and not grammar.path_prefix.fullmatch(path.encode("ascii")):
+        raise ValueError("expected a path that begins with a slash, as /app")
+    return path
 
 
 class Config:
@@ -380,6 +413,51 @@ class Config:
         metavar="BYTES",
         unit="bytes",
         group="Limits",
+    )
+    trust_proxy: tuple[str, ...] = setting(
+        (),
+        trusted_network,
+        "Proxies whose Forwarded, X-Forwarded-* and PROXY protocol count: addresses, networks as 10.0.0.0/8, or unix "
+        "for the peers of a Unix socket. May be given several times.",
+        metavar="NETWORK",
+        group="Proxies",
+        repeatable=True,
+        listed=True,
+        synonyms=("forwarded_allow_ips", "trusted_proxy", "trusted_hosts", "proxy_allow_ips", "proxy_headers"),
+    )
+    forwarded_fields: tuple[str, ...] = setting(
+        FORWARDED_FIELDS,
+        choice(*FORWARDED_FIELDS),
+        "Fields that these proxies set or remove in every request. Any other of the list is left out, since a client "
+        "may have written it.",
+        metavar="NAME",
+        group="Proxies",
+        repeatable=True,
+        listed=True,
+        needs="trust_proxy",
+        synonyms=("trusted_proxy_headers", "forwarder_headers", "secure_scheme_headers"),
+    )
+    keep_forwarded: bool = setting(
+        False,
+        boolean,
+        "Leave Forwarded and X-Forwarded-* of everybody else in environ, for an application that judges them itself.",
+        group="Proxies",
+        synonyms=("clear_untrusted_proxy_headers",),
+    )
+    proxy_protocol: bool = setting(
+        False,
+        boolean,
+        "Expect each connection to begin with the PROXY protocol, version 1 or 2, from a trusted proxy.",
+        group="Proxies",
+        needs="trust_proxy",
+    )
+    url_prefix: str = setting(
+        "",
+        url_prefix,
+        "Path below which the application is served, its SCRIPT_NAME; what is outside of it is 404.",
+        metavar="PATH",
+        group="Proxies",
+        synonyms=("root_path", "script_name", "mount"),
     )
     access_log: str = setting(
         "",

@@ -34,9 +34,9 @@ from wizgy.errors import BadRequest, InsufficientStorage, MisdirectedRequest, Re
 from wizgy.http import response as http
 from wizgy.http.body import Decoder, decoder_for
 from wizgy.http.request import FieldSection, HeadReader, Limits, RequestHead, RequestLine
-from wizgy.log import AccessLog, ErrorLog, Trace, http_date
+from wizgy.log import AccessLog, ErrorLog, Trace, http_date, logger
 from wizgy.logline import Exchange
-from wizgy.output import Output, open_temporary_file
+from wizgy.output import Output, Transport, open_temporary_file
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
 
 RECEIVE_SIZE: Final = 65536
@@ -95,6 +95,7 @@ class Service:
     ready: bool = True  # what /readyz tells
     draining: bool = False  # every answer closes its connection
     keepalive_timeout: float = field(init=False)  # shorter then
+    noticed_stranger: bool = False
 
     def __post_init__(self) -> None:
         config = self.config
@@ -102,6 +103,13 @@ class Service:
         self.limits = Limits(config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body)
         self.own_paths = frozenset(("*", "/livez", "/readyz") if config.health else ("*",))
         self.renew_date(time())
+
+    def notice_stranger(self, address: str) -> None:
+        """Say once that a peer sent what only a trusted proxy may: whoever set up the proxy looks for the reason."""
+        if not self.noticed_stranger:
+            self.noticed_stranger = True
+            name = address or "unix"
+            logger.info("X-Forwarded-For of %s does not count. If that is your proxy: --trust-proxy %s", name, name)
 
     def renew_date(self, now: float) -> None:
         """Take a time, in seconds since the epoch, for the answers of the next second."""
@@ -185,7 +193,7 @@ class Connection:
         "state",
     )
 
-    def __init__(self, service: Service, sock: socket.socket, client: tuple[str, str], environ: Environ) -> None:
+    def __init__(self, service: Service, sock: Transport, client: tuple[str, str], environ: Environ) -> None:
         self._service = service
         self._sock = sock
         self._client = client
@@ -570,9 +578,14 @@ class Connection:
             content.seek(0)
         if head.fields is not self._environ_fields:
             self._environ_fields = head.fields
-            self._environ_base = environ_of_fields(self._environ, head.fields, self._client)
+            self._environ_base = self._environ_of(head.fields)
         environ = build_environ(self._environ_base, head, content, content_length)
         return Response(head, environ, self, service.own_fields)
+
+    def _environ_of(self, fields: FieldSection) -> Environ:
+        if "x-forwarded-for" in fields.values:
+            self._service.notice_stranger(self._client[0])
+        return environ_of_fields(self._environ, fields, self._client)
 
     def report(self, text: str, error: BaseException | None) -> None:
         """Log that the application is at fault."""

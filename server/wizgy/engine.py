@@ -28,6 +28,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from time import monotonic, sleep, time
 from typing import Final, Protocol
 
@@ -35,8 +36,9 @@ from wizgy.config import Config
 from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
 from wizgy.listeners import Listener
 from wizgy.log import AccessLog, ErrorLog, Trace, logger
+from wizgy.mount import mount
 from wizgy.overseer import Dismissed, Overseer
-from wizgy.wsgi import Application, server_environ
+from wizgy.wsgi import Application, Environ, server_environ
 
 TICK: Final = 0.001
 """Seconds after which a call of the application counts as slow."""
@@ -326,7 +328,7 @@ class Engine:
         }
         self._timers = Timers()
         self._service = Service(
-            application,
+            mount(application, config.url_prefix) if config.url_prefix else application,
             config,
             ErrorLog(),
             AccessLog(config.access_log, config.access_log_format) if config.access_log else None,
@@ -334,6 +336,7 @@ class Engine:
             self._timers,
             self._forget,
         )
+        self._connect = choose_connection(config)
         self._wake = Wake()
         self._poller: Poller = poller or self._choose_poller()
         self._connections: dict[int, Connection] = {}
@@ -698,7 +701,7 @@ class Engine:
 
     def _add(self, sock: socket.socket, client: tuple[str, str], listener: Listener) -> None:
         environ = self._environs[listener.sock.fileno()]
-        connection = Connection(self._service, sock, client, environ)
+        connection = self._connect(self._service, sock, client, environ)
         self._connections[connection.descriptor] = connection
         self._poller.add_connection(connection.descriptor)
         self._ready.append((connection.descriptor, CHANGED))  # its first request is often there already
@@ -768,6 +771,15 @@ class Engine:
         self.close()
         self._stopped.set()
         self._notify(Notice.STOPPED)
+
+
+def choose_connection(config: Config) -> Callable[[Service, socket.socket, tuple[str, str], Environ], Connection]:
+    """What to make of an accepted socket. The usual connection pays nothing for the others."""
+    if not config.trust_proxy and not config.keep_forwarded:
+        return Connection
+    from wizgy.proxied import Front, ProxiedConnection
+
+    return partial(ProxiedConnection, Front(config))
 
 
 def most_calls(least: int, jitter: int) -> int:

@@ -44,7 +44,9 @@ class Listener:
         """A value for ``SERVER_NAME``, which may not be empty (PEP 3333)."""
         if self.is_unix:
             return "localhost"
-        return socket.gethostname() if self.host in WILDCARDS else self.host
+        if self.host in WILDCARDS:
+            return socket.gethostname()
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def ready_line(self) -> str:

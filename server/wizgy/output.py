@@ -13,7 +13,7 @@ import select
 import socket
 import threading
 from collections import deque
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, Protocol, cast
 
 from wizgy.wsgi import Disconnected
 
@@ -25,6 +25,28 @@ SPOOL_FILE: Final = 64 * 1024 * 1024
 """Bytes in one of these files. It is removed when all of it is sent, so a larger one would grow without end."""
 FILE_STEP: Final = 1 << 20
 """The most bytes of a file to send before another connection has its turn."""
+
+
+class Transport(Protocol):
+    """A connected stream that does not block: a socket, or what looks like one."""
+
+    def fileno(self) -> int:
+        """The descriptor that the selector watches."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Receive up to `size` bytes; fewer mean that no more is there, and none that the stream has ended."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Send as much as goes; after BlockingIOError the same bytes have to come again."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End one direction, or both."""
+
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None:
+        """Set an option of the socket."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class FileSegment:
@@ -58,7 +80,7 @@ class Output:
     """Bytes on their way to one client, in order. Any thread may call any method.
 
     Args:
-        sock: a non-blocking stream socket.
+        sock: what to send on.
 
     Attributes:
         waiting: what is still to be sent; only the owner of the connection adds to it, so what it finds empty
@@ -69,7 +91,7 @@ class Output:
 
     __slots__ = ("_lock", "_memory", "_sock", "_spool", "_spool_end", "_spooled", "broken", "sent", "waiting")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Transport) -> None:
         self._sock = sock
         self._lock = threading.Lock()
         self.waiting: deque[memoryview | FileSegment] | None = None  # most connections never need one
@@ -238,7 +260,7 @@ class Output:
         """Send up to `most` bytes of the file at the front of the queue, and close it after the last one."""
         self._refuse_broken()
         try:
-            sent = os.sendfile(self._sock.fileno(), segment.descriptor, segment.offset, min(segment.count, most))
+            sent = self._send_file_now(segment, min(segment.count, most))
         except BlockingIOError:
             return 0
         except OSError:
@@ -256,6 +278,9 @@ class Output:
             if segment is self._spool:
                 self._spool = None
         return sent
+
+    def _send_file_now(self, segment: FileSegment, count: int) -> int:
+        return os.sendfile(self._sock.fileno(), segment.descriptor, segment.offset, count)
 
 
 def open_spool() -> Spool:

@@ -122,7 +122,7 @@ def contradictions(config: Config) -> list[str]:
 def show(value: object) -> str:
     """A value as a person would write it on the command line."""
     if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):

@@ -26,7 +26,7 @@ from urllib.parse import unquote_to_bytes
 
 from wizgy.errors import ApplicationError
 from wizgy.http import response as http
-from wizgy.http.request import FieldSection, RequestHead
+from wizgy.http.request import FieldSection, RequestHead, is_forwarded
 
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
@@ -126,7 +126,13 @@ _names: dict[str, str | None] = {
     "content-length": None,  # set from the content that came
     "transfer-encoding": None,  # undone here; an application that saw it would decode a second time
     "proxy": None,  # HTTP_PROXY is a setting of HTTP clients (httpoxy)
+    "forwarded": None,  # and all X-Forwarded-*: only of a trusted proxy, see `wizgy.proxied`
 }
+
+
+def cgi_name(field_name: str) -> str:
+    """The key of any field name but Content-Type and Content-Length (RFC 3875 section 4.1.18)."""
+    return "HTTP_" + field_name.upper().replace("-", "_")
 
 
 def variable_name(field_name: str) -> str | None:
@@ -137,7 +143,7 @@ def variable_name(field_name: str) -> str | None:
     try:
         return _names[field_name]
     except KeyError:
-        name = None if "_" in field_name else "HTTP_" + field_name.upper().replace("-", "_")
+        name = None if "_" in field_name or is_forwarded(field_name) else cgi_name(field_name)
         if len(_names) < _LARGEST_MEMO and len(field_name) <= _LONGEST_NAME:
             _names[field_name] = name
         return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -51,8 +52,9 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
             pass
     if path == "exit":
         sys.exit(7)
-    values = {"pid": os.getpid(), "threads": threading.active_count()}
-    return b"%d\n" % values[path] if path in values else b"hello\n"
+    texts = {key: value for key, value in environ.items() if isinstance(value, str)}
+    values = {"pid": os.getpid(), "threads": threading.active_count(), "environ": texts}
+    return json.dumps(values[path]).encode() + b"\n" if path in values else b"hello\n"
 
 
 def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 
 from wizgy.errors import BadRequest
 from wizgy.http.forwarded import (
-    FORWARDED_FIELDS,
     NOBODY,
     Hop,
     Node,
     Origin,
     Trust,
     find_origin,
-    is_forwarded,
     parse_forwarded,
     split_host,
 )
+from wizgy.http.request import FORWARDED_FIELDS, is_forwarded
 
 TRUST = Trust(["10.0.0.0/8", "2001:db8:1::/48", "192.0.2.77"])
 
@@ -329,8 +328,9 @@ def test_names() -> None:
         ("a.example", ("a.example", "")),
         ("a.example:80", ("a.example", "80")),
         ("a.example:", ("a.example", "")),
-        ("[::1]", ("::1", "")),
-        ("[::1]:80", ("::1", "80")),
+        ("[::1]", ("[::1]", "")),
+        ("[::1]:80", ("[::1]", "80")),
+        ("", ("", "")),
     ],
 )
 def test_split_host(text: str, parts: tuple[str, str]) -> None:

@@ -554,12 +554,19 @@ def test_environ_of_chunked_content() -> None:
 
 def test_environ_leaves_out_what_collides() -> None:
     """Names with `_` and Proxy stay out of environ (CVE-2015-0219, httpoxy)."""
-    fields = ["X_Forwarded_For: evil", "X-Forwarded-For: good", "Proxy: evil", "Content_Length: 5", "_: x"]
+    fields = ["X_Request_Id: evil", "X-Request-Id: good", "Proxy: evil", "Content_Length: 5", "_: x"]
     environ = environ_of(head_of("GET", "1.1", "/", *fields))
-    assert environ["HTTP_X_FORWARDED_FOR"] == "good"
+    assert environ["HTTP_X_REQUEST_ID"] == "good"
     assert "HTTP_PROXY" not in environ
     assert "CONTENT_LENGTH" not in environ
     assert "evil" not in environ.values()
+
+
+def test_environ_leaves_out_what_proxies_tell() -> None:
+    """Forwarded and X-Forwarded-* stay out of environ unless their peer is trusted (RFC 7239 section 8.1)."""
+    fields = ["Forwarded: for=192.0.2.1", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-User: ann", "X-Forwarded: yes"]
+    environ = environ_of(head_of("GET", "1.1", "/", *fields))
+    assert [key for key in environ if "FORWARDED" in key] == ["HTTP_X_FORWARDED"]
 
 
 def test_environ_of_absolute_form() -> None:

@@ -22,15 +22,9 @@ from urllib.parse import unquote_to_bytes
 
 from wizgy.errors import BadRequest
 from wizgy.http import grammar
+from wizgy.http.request import FORWARDED_FIELDS, is_forwarded
 
-FOR: Final = "x-forwarded-for"
-PROTO: Final = "x-forwarded-proto"
-HOST: Final = "x-forwarded-host"
-PORT: Final = "x-forwarded-port"
-PREFIX: Final = "x-forwarded-prefix"
-FORWARDED: Final = "forwarded"
-FORWARDED_FIELDS: Final = (FORWARDED, FOR, PROTO, HOST, PORT, PREFIX)
-"""The fields that are read here, lower case."""
+FORWARDED, FOR, PROTO, HOST, PORT, PREFIX = FORWARDED_FIELDS
 
 UNIX: Final = "unix"
 """Stands for the peers of a Unix socket where networks are listed."""
@@ -161,15 +155,6 @@ def find_origin(values: Mapping[str, str], names: Collection[str], trusts: Calla
     port, prefix = parse_port(_only(told, PORT)), parse_prefix(_only(told, PREFIX))
     others = {name: value for name, value in values.items() if is_forwarded(name) and name not in FORWARDED_FIELDS}
     return Origin(client, scheme, host, port, prefix, {**others, **told})
-
-
-def is_forwarded(name: str) -> bool:
-    """Whether a field tells of what was before the peer: Forwarded, or anything that begins with X-Forwarded-.
-
-    Args:
-        name: the lower-case field name.
-    """
-    return name.startswith("x-forwarded-") or name == FORWARDED
 
 
 def _walk_forwarded(value: str, trusts: Callable[[str], bool]) -> tuple[Hop, str]:
@@ -350,12 +335,9 @@ def _agree_on_client(one: Node | None, other: Node | None) -> Node | None:
 
 
 def split_host(text: str) -> tuple[str, str]:
-    """Split ``host[:port]``, the IPv6 address without its brackets; the port may be empty.
+    """Split ``host[:port]``, the IPv6 address in its brackets; the port may be empty.
 
     Source: RFC 9110 section 7.2
     """
-    if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        return host, port[1:]
-    host, _, port = text.partition(":")
-    return host, port
+    host, colon, port = text.rpartition(":")
+    return (host, port) if colon and "]" not in port else (text, "")

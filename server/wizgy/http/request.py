@@ -30,8 +30,29 @@ from wizgy.http import grammar
 LONGEST_REMEMBERED: Final = 2048
 """The longest head that is remembered until the next one comes, in bytes: it costs memory while a client is idle."""
 
+FORWARDED_FIELDS: Final = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+)
+"""The fields of a proxy that tell where a request came from, in lower case."""
+
 SINGLETONS: Final = frozenset({"host", "content-length", "content-type", "transfer-encoding"})
 """Fields that may come once: two of one are two readings of the same message."""
+
+
+def is_forwarded(name: str) -> bool:
+    """Whether a field tells of what was before the peer: Forwarded, or anything that begins with X-Forwarded-.
+
+    Args:
+        name: the lower-case field name.
+
+    Source: RFC 7239 section 8.1
+    """
+    return name.startswith("x-forwarded-") or name == "forwarded"
 
 
 class Limits(NamedTuple):
