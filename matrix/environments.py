@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,12 @@ FRAMEWORK_LOCKS = ROOT / "docker" / "locks"
 
 INSTALL_SECONDS = 600.0
 """Seconds for one installation; some packages are compiled."""
+
+ASK_PACKAGES = (
+    "import importlib.metadata as m, json; "
+    "print(json.dumps(sorted({d.metadata['Name'] + '==' + d.version for d in m.distributions()}, key=str.lower)))"
+)
+"""What a Python is told to say which distributions it has."""
 
 LAST_LINES = 15
 
@@ -53,9 +59,14 @@ class Environment:
 
     def version_of(self, distribution: str) -> str | None:
         """Return the version of a distribution that is installed, None when it is not."""
-        wanted = distribution.lower().replace("_", "-")
-        versions = (package.partition("==") for package in self.packages)
-        return next((version for name, _, version in versions if name.lower().replace("_", "-") == wanted), None)
+        return find_version(self.packages, distribution)
+
+
+def find_version(packages: Iterable[str], distribution: str) -> str | None:
+    """Return the version that a list of `name==version` has of a distribution, None when it has none."""
+    wanted = distribution.lower().replace("_", "-")
+    versions = (package.partition("==") for package in packages)
+    return next((version for name, _, version in versions if name.lower().replace("_", "-") == wanted), None)
 
 
 def server_lock(server: Server) -> Path:
@@ -69,7 +80,12 @@ def framework_lock(version: Version) -> Path:
 
 
 def environment(
-    server: Server | str, framework_version: Version | str, python: str, *, cache: Path = CACHE
+    server: Server | str,
+    framework_version: Version | str,
+    python: str,
+    *,
+    extra: Sequence[str] = (),
+    cache: Path = CACHE,
 ) -> Environment:
     """Make the environment of a server, a framework version and a Python, or find it made.
 
@@ -77,6 +93,7 @@ def environment(
         server: a server of `matrix.toml`, or its name.
         framework_version: a version, or its name: `flask-3.1`, or `flask` for the default one.
         python: the Python, `3.13`.
+        extra: requirements to install on top of the locks.
         cache: the folder to keep environments in.
 
     Raises:
@@ -92,11 +109,14 @@ def environment(
     except InterpreterMissing as error:
         raise SetupError(str(error)) from error
     # The framework's last: where both pin a package, the versions that a cell is about are the framework's.
-    return from_locks([server_lock(server), framework_lock(framework_version)], interpreter, cache=cache)
+    locks = [server_lock(server), framework_lock(framework_version)]
+    return from_locks(locks, interpreter, extra=extra, cache=cache)
 
 
-def from_locks(locks: list[Path], interpreter: Interpreter, *, cache: Path = CACHE) -> Environment:
-    """Make an environment from locks, or find it made; a later lock overrides an earlier one.
+def from_locks(
+    locks: list[Path], interpreter: Interpreter, *, extra: Sequence[str] = (), cache: Path = CACHE
+) -> Environment:
+    """Make an environment from locks, or find it made; a later lock overrides an earlier one, and `extra` all of them.
 
     Raises:
         SetupError: a lock is missing, or something could not be installed.
@@ -105,13 +125,14 @@ def from_locks(locks: list[Path], interpreter: Interpreter, *, cache: Path = CAC
     key = hashlib.sha256(f"{interpreter.executable}\n{interpreter.build}\n".encode())
     for lock in locks:
         key.update(lock.read_bytes())
+    key.update("\n".join(extra).encode())
     name = "-".join([*(lock.stem for lock in locks), f"py{interpreter.version}", key.hexdigest()[:12]])
     directory = cache / "environments" / name
     record = directory / "matrix.json"
     with _locked(directory.with_suffix(".lock")):
         if not record.exists():
             shutil.rmtree(directory, ignore_errors=True)
-            _make(directory, interpreter, locks)
+            _make(directory, interpreter, locks, extra)
             packages = _freeze(directory)
             record.write_text(json.dumps(packages, indent=1) + "\n", encoding="utf-8")
     return Environment(directory, interpreter, tuple(json.loads(record.read_text(encoding="utf-8"))))
@@ -135,7 +156,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(directory: Path, interpreter: Interpreter, locks: list[Path]) -> None:
+def _make(directory: Path, interpreter: Interpreter, locks: list[Path], extra: Sequence[str]) -> None:
     uv = find_uv()
     if uv:
         _run([uv, "venv", "--quiet", "--no-project", "--python", interpreter.executable, str(directory)])
@@ -147,26 +168,43 @@ def _make(directory: Path, interpreter: Interpreter, locks: list[Path]) -> None:
         install, check = [*pip, "install", "--quiet"], [*pip, "check"]
     for lock in locks:
         _run([*install, "--require-hashes", "--requirement", str(lock)])
-    if locks:
+    if extra:
+        _run([*install, *extra])
+    if locks or extra:
         _run(check)
 
 
 def _freeze(directory: Path) -> list[str]:
-    ask = (
-        "import importlib.metadata as m, json; "
-        "print(json.dumps(sorted({d.name + '==' + d.version for d in m.distributions()}, key=str.lower)))"
-    )
-    packages: list[str] = json.loads(_run([str(directory / "bin" / "python"), "-I", "-c", ask]))
+    packages: list[str] = json.loads(_run([str(directory / "bin" / "python"), "-I", "-c", ASK_PACKAGES]))
     return packages
 
 
 def _run(command: list[str]) -> str:
-    """Run one step of the setting-up and return what it printed."""
     # Another environment that is active must not be taken for the one that is meant.
-    variables = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    return run_step(command, without=("VIRTUAL_ENV", "PYTHONPATH"))
+
+
+def run_step(command: Sequence[str], *, without: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> str:
+    """Run one step of the setting-up and return what it printed.
+
+    Args:
+        command: the program and its arguments.
+        without: environment variables that it must not see.
+        variables: environment variables beside those of this process.
+
+    Raises:
+        SetupError: it could not be run, failed, or took too long.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in without}
     try:
         answer = subprocess.run(
-            command, env=variables, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+            command,
+            cwd=ROOT,
+            env={**inherited, **(variables or {})},
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SetupError(f"{_command_line(command)}: {error}") from error
@@ -176,7 +214,7 @@ def _run(command: list[str]) -> str:
     return answer.stdout
 
 
-def _command_line(command: list[str]) -> str:
+def _command_line(command: Sequence[str]) -> str:
     return " ".join(_shown(Path(word)) if word.startswith(str(ROOT)) else word for word in command)
 
 

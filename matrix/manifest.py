@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,8 +23,10 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 MATRIX_FILE = ROOT / "matrix.toml"
 
+Suite: TypeAlias = Literal["contract", "conformance"]
+
 USES = ("matrix", "conformance", "bench")
-SUITES = ("contract", "conformance")
+SUITES: tuple[Suite, ...] = ("contract", "conformance")
 PLACEHOLDERS = ("python", "launchers", "host", "port", "application", "workers", "threads")
 
 FRAMEWORK_NAME = re.compile(r"[a-z][a-z0-9]*")
@@ -112,7 +114,7 @@ class Server:
     pythons: tuple[str, ...]
     command: tuple[str, ...]
     uses: tuple[str, ...]
-    suites: tuple[str, ...]
+    suites: tuple[Suite, ...]
 
     @property
     def family(self) -> str:
@@ -246,8 +248,21 @@ def load_matrix(path: Path = MATRIX_FILE) -> Matrix:
         MatrixError: the file is missing, is not TOML, or something in it is wrong; the message says what and where.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
+        raise MatrixError(f"cannot read {path}: {error}") from error
+    return parse_matrix(text, path)
+
+
+def parse_matrix(text: str, path: Path = MATRIX_FILE) -> Matrix:
+    """Check the text of a `matrix.toml` that lies, or lay, at a path.
+
+    Raises:
+        MatrixError: it is not TOML, or something in it is wrong; the message says what and where.
+    """
+    try:
+        document = tomllib.loads(text)
+    except ValueError as error:
         raise MatrixError(f"cannot read {path}: {error}") from error
     top = _Table(str(path), document)
     pythons = top.texts("pythons", pattern=VERSION)
@@ -320,7 +335,7 @@ def _server(home: Path, name: str, table: _Table, pythons: tuple[str, ...]) -> S
         pythons=table.choices("pythons", pythons, default=pythons),
         command=table.texts("command"),
         uses=table.choices("uses", USES),
-        suites=table.choices("suites", SUITES, default=SUITES),
+        suites=tuple(suite for suite in SUITES if suite in table.choices("suites", SUITES, default=SUITES)),
     )
     for word in server.command:
         for placeholder in re.findall(r"\{(.*?)\}", word):

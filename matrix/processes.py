@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from matrix.environments import Environment
 from matrix.manifest import Server
@@ -231,6 +232,22 @@ def _wait_answering(running: Running, seconds: float) -> Running:
         running.kill()
         raise
     return running
+
+
+def wait_answering(url: str, seconds: float = START_SECONDS) -> None:
+    """Wait until something answers at a URL that somebody else serves.
+
+    Raises:
+        StartError: nothing did in time, or the URL is not `http://HOST:PORT`.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+        raise StartError(f"expected http://HOST:PORT, got {url!r}")
+    deadline = time.monotonic() + seconds
+    while not _answers(parts.hostname, parts.port or 80, max(deadline - time.monotonic(), 0.1)):
+        if time.monotonic() > deadline:
+            raise StartError(f"nothing answered GET {url}/hello within {seconds:g} s; start the server first")
+        time.sleep(ASK_AGAIN_SECONDS)
 
 
 def _answers(host: str, port: int, seconds: float) -> bool:

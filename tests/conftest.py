@@ -58,6 +58,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the Python that the server runs on (default: %(default)s)",
     )
     group.addoption(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=16,
+        help="how many conformance cases are played at the same time (default: %(default)s)",
+    )
+    group.addoption(
         "--url",
         metavar="URL",
         help="a server that already runs that app, http://HOST:PORT (default: start wizgy)",
@@ -74,7 +81,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[MATRIX] = load_matrix()
         config.stash[VERSION] = config.stash[MATRIX].version(config.getoption("--framework"))
         config.stash[FRAMEWORK] = config.stash[MATRIX].framework(config.getoption("--framework"))
-        config.stash[MATRIX].server(config.getoption("--server"))
         if (url := config.getoption("--url")) and not config.option.collectonly:
             wait_accepting(url)
     except (MatrixError, TargetError) as error:

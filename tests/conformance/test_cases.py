@@ -11,7 +11,9 @@ from typing import TypeAlias
 
 import pytest
 
+from matrix.recorder import OBSERVATION, Observation
 from tests.conformance.cases import Case, load_cases
+from tests.conformance.matching import describe_outcome
 from tests.conformance.runner import Exchange, format_exchange, start_all
 from tests.harness.target import Target
 
@@ -48,9 +50,12 @@ def select_items(request: pytest.FixtureRequest, *test_names: str) -> list[Case]
     return list(cases.values())
 
 
-def play_all(cases: list[Case], target: Target, split: int | None) -> Iterator[Exchanges]:
+def play_all(
+    request: pytest.FixtureRequest, cases: list[Case], target: Target, split: int | None
+) -> Iterator[Exchanges]:
     """Start to play cases, and stop when their tests are done."""
-    executor, futures = start_all(cases, target.host, target.port, split=split)
+    jobs = request.config.getoption("--jobs")
+    executor, futures = start_all(cases, target.host, target.port, jobs=jobs, split=split)
     yield futures
     executor.shutdown(cancel_futures=True)
 
@@ -59,13 +64,13 @@ def play_all(cases: list[Case], target: Target, split: int | None) -> Iterator[E
 def whole(request: pytest.FixtureRequest, target: Target) -> Iterator[Exchanges]:
     """The exchanges of the cases, sent in the segments in which they are written."""
     names = (test_case.__name__, test_case_one_byte_at_a_time.__name__)
-    yield from play_all(select_items(request, *names), target, None)
+    yield from play_all(request, select_items(request, *names), target, None)
 
 
 @pytest.fixture(scope="module")
 def split(request: pytest.FixtureRequest, target: Target) -> Iterator[Exchanges]:
     """The exchanges of the cases, sent one byte at a time."""
-    yield from play_all(select_items(request, test_case_one_byte_at_a_time.__name__), target, 1)
+    yield from play_all(request, select_items(request, test_case_one_byte_at_a_time.__name__), target, 1)
 
 
 def describe_failure(exchange: Exchange, target: Target, test_name: str) -> str:
@@ -81,18 +86,37 @@ def describe_failure(exchange: Exchange, target: Target, test_name: str) -> str:
     )
 
 
+def observe(exchange: Exchange, target: Target) -> Observation:
+    """Return what a run of the matrix keeps of an exchange."""
+    case = exchange.case
+    return Observation(
+        rule=case.rule,
+        level=case.level,
+        section=case.section,
+        source=case.source,
+        expected=tuple(describe_outcome(outcome) for outcome in case.expect),
+        got=exchange.explanation,
+        events=exchange.events,
+        address=f"{target.host}:{target.port}",
+    )
+
+
 @parametrise(CASES)
-def test_case(case: Case, target: Target, whole: Exchanges) -> None:
+def test_case(case: Case, target: Target, whole: Exchanges, request: pytest.FixtureRequest) -> None:
     """What the server answers to the bytes of the case is an outcome that its rule accepts."""
     exchange = whole[case.id].result(DEADLINE)
+    request.node.stash[OBSERVATION] = observe(exchange, target)
     if not exchange.passed:
         pytest.fail(describe_failure(exchange, target, test_case.__name__), pytrace=False)
 
 
 @parametrise(tuple(case for case in CASES if case.split))
-def test_case_one_byte_at_a_time(case: Case, target: Target, whole: Exchanges, split: Exchanges) -> None:
+def test_case_one_byte_at_a_time(
+    case: Case, target: Target, whole: Exchanges, split: Exchanges, request: pytest.FixtureRequest
+) -> None:
     """How the bytes of a message come in segments changes nothing (RFC 9112 section 2.2)."""
     exchange = split[case.id].result(DEADLINE)
+    request.node.stash[OBSERVATION] = observe(exchange, target)
     if not exchange.passed:
         name = test_case_one_byte_at_a_time.__name__
         pytest.fail(describe_failure(exchange, target, name), pytrace=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from matrix.recorder import DEVIATION
 from tests.harness.frameworks import ROOT, KnownDeviation
 
 CASES = ROOT / "tests" / "conformance"
@@ -38,6 +39,7 @@ def expect_failures(deviations: Iterable[KnownDeviation], items: Iterable[pytest
                 reason = f"known deviation: {deviation.reason}"
                 mark = pytest.mark.xfail(reason=f"{reason} ({deviation.link})", strict=True)
                 item.add_marker(mark)
+                item.stash[DEVIATION] = deviation
 
 
 def unmatched(

@@ -59,12 +59,16 @@ DEFAULT_DATABASE = (
     Path(tempfile.gettempdir()) / f"djangoapp-{os.getuid()}" / "django-{}.{}.sqlite3".format(*django.VERSION[:2])
 )
 
+# Threads and worker processes write at the same time: wait for the lock instead of failing at once.
+SQLITE_OPTIONS: dict[str, object] = {"timeout": 20}
+if django.VERSION >= (5, 1):
+    # Taken before the first read, so that two who read and then write do not stand in each other's way.
+    SQLITE_OPTIONS["transaction_mode"] = "IMMEDIATE"
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("DJANGO_DATABASE", str(DEFAULT_DATABASE)),
-        # Threads and worker processes write at the same time: wait for the lock instead of failing at once.
-        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+        "OPTIONS": SQLITE_OPTIONS,
     },
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -1,0 +1,307 @@
+"""The command line of the matrix, `python -m matrix COMMAND`.
+
+Exit status: 0 everything as expected, 1 failures or stale deviations, 2 wrong usage, 3 something could not be set up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from matrix.cells import Cell, Shard, choose_cells, in_tier
+from matrix.containers import Engine
+from matrix.environments import SetupError
+from matrix.fingerprints import affected_cells
+from matrix.interpreters import InterpreterMissing, find_interpreter
+from matrix.jury import Jury
+from matrix.manifest import MATRIX_FILE, SUITES, Matrix, MatrixError, load_matrix, parse_matrix
+from matrix.processes import StartError
+from matrix.progress import Progress
+from matrix.results import EXIT_OK, EXIT_SETUP, EXIT_USAGE
+from matrix.run import ManyCells, Plan, default_output
+from matrix.runner import CellRunner
+from matrix.suite import Stop, Suite
+from matrix.transports import GivenImageTransport, ImageTransport, Transport, UrlTransport, VenvTransport
+from matrix.trees import changed_files, file_at
+
+DEFAULT_TIER = "gate"
+
+STATUSES = """\
+exit status:
+  0  everything came out as expected, known deviations among it
+  1  something failed, crashed, timed out, or a known deviation is stale
+  2  the command cannot be carried out as it was given
+  3  something could not be set up, and nothing failed
+  130  stopped by a signal; the same command goes on from there
+"""
+
+CELLS = """\
+A cell is a server, a version of a framework and a Python, written wizgy/flask-3.1/py3.13. In CELL, * stands for
+anything: 'wizgy/flask-*/*'. With neither a CELL nor a condition, the cells are those of the tier gate.
+"""
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as it was given; the message says why, and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status."""
+    options = make_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return command(options)
+    except (UsageError, MatrixError) as error:
+        print(f"matrix: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (SetupError, StartError, InterpreterMissing) as error:
+        print(f"matrix: {error}", file=sys.stderr)
+        return EXIT_SETUP
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m matrix",
+        description="Which servers serve which frameworks, on which Pythons.",
+        epilog=STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_list(commands)
+    _add_run(commands)
+    return parser
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog=f"{CELLS}\n{STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose cells."""
+    choice = parser.add_argument_group("which cells")
+    choice.add_argument("patterns", nargs="*", metavar="CELL", help="the id of a cell, or a pattern of ids")
+    choice.add_argument("--tier", metavar="NAME", help="a tier of matrix.toml: gate, full, end-of-life")
+    choice.add_argument("--server", action="append", default=[], metavar="NAME", help="this server; may be given again")
+    choice.add_argument(
+        "--framework", action="append", default=[], metavar="NAME", help="this framework, or version: flask, flask-2.3"
+    )
+    choice.add_argument("--python", action="append", default=[], metavar="VERSION", help="this Python: 3.13")
+    choice.add_argument("--shard", metavar="N/OF", help="one of so many equal parts, 1/4 to 4/4")
+    choice.add_argument(
+        "--affected-by", metavar="REVISION", help="only cells that the changes since this revision can affect"
+    )
+
+
+def chosen_cells(matrix: Matrix, options: argparse.Namespace, *, image: bool) -> list[Cell]:
+    """Return the cells that the options choose; none when the changes affect none.
+
+    Raises:
+        MatrixError: a name is wrong, or nothing has all of what was asked for.
+    """
+    conditions = (options.patterns, options.server, options.framework, options.python)
+    tier = options.tier if options.tier or any(conditions) or options.affected_by else DEFAULT_TIER
+    cells = choose_cells(
+        matrix,
+        tier=tier,
+        servers=options.server,
+        frameworks=options.framework,
+        pythons=options.python,
+        patterns=options.patterns,
+    )
+    if options.affected_by:
+        text = file_at(options.affected_by, MATRIX_FILE)
+        before = _parse_or_none(text)
+        cells = affected_cells(matrix, before, cells, changed_files(options.affected_by), image=image)
+    return Shard.parse(options.shard).part_of(cells) if options.shard else cells
+
+
+def _parse_or_none(text: str | None) -> Matrix | None:
+    """Return what an older manifest said, None when today's reader cannot read it."""
+    try:
+        return parse_matrix(text) if text is not None else None
+    except MatrixError:
+        return None
+
+
+# list
+
+
+def _add_list(commands: Commands) -> None:
+    parser = _add(commands, "list", run_list, "list cells, with what keeps them from running here")
+    _add_choice(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON: a matrix for CI, {include: [...]}")
+    parser.add_argument("--transport", choices=["venv", "image"], default="venv", help="how they would be started")
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Print the cells that were chosen."""
+    matrix = load_matrix()
+    if not (options.tier or options.affected_by or options.shard):
+        # Whoever asks what there is, wants to see all of it.
+        options.patterns = options.patterns or ["*"]
+    cells = chosen_cells(matrix, options, image=options.transport == "image")
+    if options.json:
+        print(json.dumps({"include": [ci_job(matrix, cell) for cell in cells]}))
+        return EXIT_OK
+    for cell in cells:
+        tiers = ", ".join(name for name, tier in matrix.tiers.items() if in_tier(cell, tier))
+        print(f"{cell.id:<38} {tiers:<12} {_hindrance(cell, options.transport)}".rstrip())
+    return EXIT_OK
+
+
+def ci_job(matrix: Matrix, cell: Cell) -> dict[str, object]:
+    """Return a cell as one job of a matrix of CI."""
+    return {
+        "cell": cell.id,
+        "server": cell.server,
+        "framework": cell.version.framework,
+        "version": cell.version.version,
+        "python": cell.python,
+        "tiers": [name for name, tier in matrix.tiers.items() if in_tier(cell, tier)],
+    }
+
+
+def _hindrance(cell: Cell, transport: str) -> str:
+    try:
+        if transport == "venv":
+            find_interpreter(cell.python)
+    except InterpreterMissing:
+        return f"(no Python {cell.python} here)"
+    return ""
+
+
+# run
+
+
+def _add_run(commands: Commands) -> None:
+    parser = _add(commands, "run", run_run, "run cells: control, tests, blame")
+    _add_choice(parser)
+    _add_transport(parser)
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--jobs", type=_positive, default=min(os.cpu_count() or 1, 4), metavar="N", help="cells at once (%(default)s)"
+    )
+    how.add_argument("--suite", action="append", choices=SUITES, help="only these tests; default: those of the server")
+    how.add_argument("--limit", type=float, default=180.0, metavar="SECONDS", help="for one case (%(default)g)")
+    how.add_argument("--fresh", action="store_true", help="run again even what did not change")
+    how.add_argument("--no-blame", action="store_true", help="do not run what fails on the other servers")
+    how.add_argument("--require-all", action="store_true", help="exit 3 when a cell cannot run on this machine")
+    how.add_argument("--output", type=Path, metavar="FILE", help="the results, JSON lines (default: .matrix/runs/…)")
+
+
+def _add_transport(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how the server is started")
+    group.add_argument(
+        "--transport",
+        default="venv",
+        metavar="HOW",
+        help="venv: a process of this machine (default); image: a container, built from this tree; "
+        "url:http://HOST:PORT: it runs already; image:NAME: a container of an image of your own",
+    )
+    group.add_argument("--port", type=_positive, default=8888, help="where an image of your own serves (%(default)s)")
+    group.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="extra",
+        metavar="REQUIREMENT",
+        help="with venv: install this on top of the locks, 'flask @ git+https://…'",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return number
+
+
+def make_transport(matrix: Matrix, options: argparse.Namespace, engine: Engine) -> Transport:
+    """Return the transport that the options name.
+
+    Raises:
+        UsageError: there is none of that name.
+        SetupError: it needs a container engine, and none answers.
+    """
+    name, _, what = options.transport.partition(":")
+    venv = VenvTransport(matrix, extra=options.extra)
+    if options.extra and name != "venv":
+        raise UsageError("--with goes with --transport venv only: an image is made of the locks alone")
+    if name == "venv" and not what:
+        return venv
+    if name == "url" and what:
+        return UrlTransport(what, venv)
+    if name == "image":
+        engine.refuse_missing()
+        return GivenImageTransport(what, options.port, engine, venv) if what else ImageTransport(matrix, engine)
+    raise UsageError(
+        f"no transport is called {options.transport!r}; choose venv, image, url:http://HOST:PORT or image:NAME"
+    )
+
+
+def run_run(options: argparse.Namespace) -> int:
+    """Run the cells that were chosen."""
+    matrix = load_matrix()
+    engine = Engine()
+    transport = make_transport(matrix, options, engine)
+    foreign = isinstance(transport, (UrlTransport, GivenImageTransport))
+    cells = (
+        [foreign_cell(matrix, options)] if foreign else chosen_cells(matrix, options, image=transport.name == "image")
+    )
+    if not cells:
+        print("matrix: the changes affect no cell")
+        return EXIT_OK
+    stop, suite = Stop(), Suite(limit=options.limit)
+    peers = VenvTransport(matrix) if foreign else transport
+    progress = Progress(len(cells))
+    runner = CellRunner(
+        matrix,
+        transport,
+        suite,
+        stop,
+        jury=None if options.no_blame else Jury(matrix, peers, suite, stop),
+        kinds=tuple(options.suite) if options.suite else None,
+        on_case=progress.case_ended,
+    )
+    output = options.output or default_output()
+    command = shlex.join(["python", "-m", "matrix", *sys.argv[1:]])
+    plan = Plan(cells, command, options.tier, output, options.jobs, options.fresh)
+    try:
+        return ManyCells(plan, runner, progress).run()
+    finally:
+        if transport.name == "image":
+            engine.clean_up()
+
+
+def foreign_cell(matrix: Matrix, options: argparse.Namespace) -> Cell:
+    """Return the cell of a server that somebody else runs: it need not be one of matrix.toml.
+
+    Raises:
+        UsageError: the options do not say which app it serves.
+    """
+    if options.patterns:
+        server, version, python = (*options.patterns[0].split("/"), "", "")[:3]
+    else:
+        server, version, python = [(given or [""])[-1] for given in (options.server, options.framework, options.python)]
+    if not version:
+        raise UsageError("say which app it serves: --framework flask, or a cell, SERVER/FRAMEWORK-VERSION/pyPYTHON")
+    found = matrix.version(version)
+    return Cell(server or "server", found, matrix.python(python) if python else found.pythons[-1])

@@ -1,0 +1,307 @@
+"""Containers: images that `docker/docker-bake.hcl` describes, and services of `docker-compose.yml` made of them.
+
+Everything that a run starts has names and ports of its own, and the run's id as a label: runs at the same time do
+not see each other, and what a killed run has left can be found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matrix.cells import Cell
+from matrix.environments import SetupError, run_step
+from matrix.manifest import ROOT
+from matrix.processes import StartError, wait_answering
+from matrix.records import decode
+from matrix.results import Case
+from matrix.suite import LAST_LINES, Stop, SuiteEnd
+
+BAKE_FILE = "docker/docker-bake.hcl"
+COMPOSE_FILE = "docker-compose.yml"
+LABEL = "wizgy.matrix"
+PORT = 8888
+"""The port that every image of this project serves on."""
+
+REPOSITORY = "wizgy-matrix"
+
+CONTAINER_UID = "10001:10001"
+
+
+def bake_name(text: str) -> str:
+    """Return a text as the name of a bake target may be."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "-", text.replace("/", "_"))
+
+
+def cell_target(cell: Cell) -> str:
+    """Return the bake target of a cell's image."""
+    return bake_name(cell.id)
+
+
+def cell_image(cell: Cell) -> str:
+    """Return the name of a cell's image."""
+    return f"{REPOSITORY}/{cell.server}:{cell.version.id}-py{cell.python}"
+
+
+def control_target(cell: Cell) -> str:
+    """Return the bake target of the image that runs the control of a cell's version."""
+    return bake_name(f"control/{cell.version.id}/py{cell.python}")
+
+
+def control_image(cell: Cell) -> str:
+    """Return the name of the image that runs the control of a cell's version."""
+    return f"{REPOSITORY}/control:{cell.version.id}-py{cell.python}"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container that answers.
+
+    `command` is what it runs, `leave` what a person types to remove it.
+    """
+
+    id: str
+    image: str
+    digest: str
+    url: str
+    log: Path
+    command: tuple[str, ...]
+    leave: str
+    follower: subprocess.Popen[bytes]
+
+    def ask(self, code: str) -> Any:
+        """Run code in its Python, and return the JSON that it prints."""
+        return json.loads(run_step(["docker", "exec", self.id, "python", "-I", "-c", code]))
+
+    def dead(self) -> str | None:
+        """Return why the container has ended, None while it runs."""
+        form = "{{.State.Running}} {{.State.ExitCode}} {{.State.OOMKilled}}"
+        try:
+            running, status, memory = run_step(["docker", "inspect", "--format", form, self.id]).split()
+        except SetupError as error:
+            return str(error)
+        if running == "true":
+            return None
+        return f"the container has ended with exit status {status}" + (" (out of memory)" if memory == "true" else "")
+
+
+@dataclass
+class Engine:
+    """The container engine, as one run uses it.
+
+    `keep` leaves the containers that are served where they are.
+    """
+
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    keep: bool = False
+    _builds: dict[str, threading.Lock] = field(default_factory=dict)
+    _built: dict[str, str] = field(default_factory=dict)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def refuse_missing(self) -> None:
+        """Find out whether containers can be made at all.
+
+        Raises:
+            SetupError: they cannot.
+        """
+        try:
+            for command in ("docker info", "docker compose version", "docker buildx version"):
+                run_step(command.split())
+        except SetupError as error:
+            raise SetupError(
+                f"no container engine with compose and buildx answers ({error}); start Docker, or run the cells as "
+                "processes (--transport venv)"
+            ) from error
+
+    def build(self, target: str, image: str) -> str:
+        """Build a target of the bake file, unless this run has; return the name of the image.
+
+        Raises:
+            SetupError: it cannot be built.
+        """
+        with self._mutex:
+            lock = self._builds.setdefault(target, threading.Lock())
+        with lock:
+            if target not in self._built:
+                run_step(["docker", "buildx", "bake", "--file", BAKE_FILE, "--load", "--progress", "plain", target])
+                self._built[target] = self.digest(image)
+        return image
+
+    def digest(self, image: str) -> str:
+        """Return the digest of an image that is there, or can be pulled.
+
+        Raises:
+            SetupError: it is not there and cannot be pulled.
+        """
+        form = ["--format", "{{.Id}}"]
+        try:
+            return run_step(["docker", "image", "inspect", *form, image]).strip()
+        except SetupError:
+            run_step(["docker", "pull", "--quiet", image])
+            return run_step(["docker", "image", "inspect", *form, image]).strip()
+
+    def base_digest(self, python: str) -> str:
+        """Return the digest of the image that those of a Python are built on."""
+        return self.digest(os.environ.get("BASE_IMAGE") or f"python:{python}-slim")
+
+    @contextmanager
+    def serve(self, cell: Cell, image: str) -> Iterator[Container]:
+        """Start an image as its framework's service of docker-compose.yml, hardened as it is there.
+
+        Raises:
+            StartError: it did not become healthy.
+        """
+        service = cell.version.framework
+        project = f"wizgy-matrix-{self.run}-{uuid.uuid4().hex[:8]}"
+        labels = {LABEL: self.run}
+        override = {
+            "services": {service: {"image": image, "labels": labels}},
+            "networks": {"default": {"labels": labels}},
+        }
+        with tempfile.TemporaryDirectory(prefix="matrix-") as temporary:
+            path = Path(temporary, "override.json")
+            path.write_text(json.dumps(override), encoding="utf-8")
+            compose = ["docker", "compose", "--file", COMPOSE_FILE, "--file", str(path), "--project-name", project]
+            variables = {f"{service.upper()}_PORT": "0"}
+            with contextlib.ExitStack() as leaving:
+                if not self.keep:
+                    down = [*compose, "down", "--volumes", "--timeout", "5"]
+                    leaving.callback(run_step, down, variables=variables)
+                container = self._up(compose, variables, service, image, Path(temporary))
+                leaving.callback(container.follower.wait)
+                leaving.callback(container.follower.terminate)
+                yield container
+
+    def _up(
+        self, compose: list[str], variables: dict[str, str], service: str, image: str, temporary: Path
+    ) -> Container:
+        try:
+            run_step(
+                [*compose, "up", "--detach", "--wait", "--no-build", "--pull", "never", service], variables=variables
+            )
+        except SetupError as error:
+            log = _output([*compose, "logs", "--no-color", "--tail", str(LAST_LINES), service], variables)
+            raise StartError(f"the container did not become healthy\n{error}\nlog:\n{log}") from error
+        container = run_step([*compose, "ps", "--quiet", service], variables=variables).strip()
+        project = compose[compose.index("--project-name") + 1]
+        return self._container(container, image, PORT, temporary, f"docker compose --project-name {project} down")
+
+    @contextmanager
+    def serve_given(self, image: str, port: int) -> Iterator[Container]:
+        """Start an image that somebody else has built, and wait until it answers on `port`.
+
+        Raises:
+            SetupError: there is no such image.
+            StartError: it ended, or does not answer.
+        """
+        publish = ["--publish", f"127.0.0.1::{port}"]
+        container = run_step(["docker", "run", "--detach", "--label", f"{LABEL}={self.run}", *publish, image]).strip()
+        with tempfile.TemporaryDirectory(prefix="matrix-") as temporary, contextlib.ExitStack() as leaving:
+            if not self.keep:
+                leaving.callback(run_step, ["docker", "rm", "--force", "--volumes", container])
+            try:
+                started = self._container(
+                    container, image, port, Path(temporary), f"docker rm --force {container[:12]}"
+                )
+                leaving.callback(started.follower.wait)
+                leaving.callback(started.follower.terminate)
+                wait_answering(started.url)
+            except (StartError, SetupError) as error:
+                log = _output(["docker", "logs", "--tail", str(LAST_LINES), container])
+                raise StartError(f"{image} does not answer on port {port}\n{error}\nlog:\n{log}") from error
+            yield started
+
+    def _container(self, container: str, image: str, port: int, temporary: Path, leave: str) -> Container:
+        [inspected] = json.loads(run_step(["docker", "inspect", container]))
+        bindings = inspected["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+        if not bindings:
+            raise StartError(f"port {port} is not published: the container has ended")
+        log = temporary / "server.log"
+        return Container(
+            id=container,
+            image=image,
+            digest=inspected["Image"],
+            url=f"http://127.0.0.1:{bindings[0]['HostPort']}",
+            log=log,
+            follower=_follow_log(container, log),
+            command=(*(inspected["Config"]["Entrypoint"] or ()), *(inspected["Config"]["Cmd"] or ())),
+            leave=leave,
+        )
+
+    def run_control(self, cell: Cell, image: str, again: str, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd:
+        """Run the control of a cell's version in a container."""
+        name = f"wizgy-matrix-{self.run}-{uuid.uuid4().hex[:8]}"
+        with tempfile.TemporaryDirectory(prefix="matrix-") as temporary:
+            records = Path(temporary, "records")
+            records.touch()
+            # The tests run as the user of the image, which is nobody on this machine.
+            Path(temporary).chmod(0o755)
+            records.chmod(0o666)
+            command = [
+                *("docker", "run", "--rm", "--name", name, "--label", f"{LABEL}={self.run}", "--user", CONTAINER_UID),
+                *("--network", "none", "--read-only", "--tmpfs", "/tmp:size=256m,mode=1777"),
+                *("--volume", f"{records}:/records", image, "-q", "-p", "no:cacheprovider", "-p", "matrix.recorder"),
+                *("tests/control", "--tb=short", "--framework", cell.version.id, "--server", cell.server),
+                *("--python", cell.python, "--record", "/records", "--record-cell", cell.id, "--record-again", again),
+            ]
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            with stop.ends(process):
+                output = process.communicate()[0].decode("utf-8", "backslashreplace")
+            lines = [json.loads(line) for line in records.read_text(encoding="ascii").splitlines()]
+        for line in lines:
+            if line.pop("record", None):
+                on_case(decode(Case, line, "case"))
+        collected = next((line["collected"] for line in lines if "collected" in line), 0)
+        finished = any("finished" in line for line in lines)
+        return SuiteEnd(finished, process.returncode, collected, "\n".join(output.splitlines()[-LAST_LINES:]))
+
+    def clean_up(self) -> None:
+        """Remove every container and network with the label of this run."""
+        remove_labelled(f"{LABEL}={self.run}")
+
+
+def remove_labelled(label: str = LABEL) -> tuple[int, int]:
+    """Remove every container and network with a label; return how many of each."""
+    chosen = ["--quiet", "--filter", f"label={label}"]
+    containers = run_step(["docker", "ps", "--all", *chosen]).split()
+    if containers:
+        run_step(["docker", "rm", "--force", "--volumes", *containers])
+    networks = run_step(["docker", "network", "ls", *chosen]).split()
+    for network in networks:
+        run_step(["docker", "network", "rm", network])
+    return len(containers), len(networks)
+
+
+def _follow_log(container: str, path: Path) -> subprocess.Popen[bytes]:
+    """Let the engine write the container's log to a file, as it comes; this ends with the container."""
+    with path.open("wb") as sink:
+        return subprocess.Popen(
+            ["docker", "logs", "--follow", container],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _output(command: Sequence[str], variables: dict[str, str] | None = None) -> str:
+    """Return what a command prints, whether it succeeds or not."""
+    with contextlib.suppress(OSError):
+        answer = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **(variables or {})}, capture_output=True, text=True, check=False
+        )
+        return answer.stdout + answer.stderr
+    return ""

@@ -1,0 +1,185 @@
+"""What a run says while it goes on: a line for each cell that ends, and on a terminal what runs now.
+
+On a terminal `rich` draws the cells that run; without it, and in a log, lines are all there is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, TextIO
+
+from matrix.cells import Cell
+from matrix.results import UNEXPECTED, VERDICTS, Case, Verdict
+from matrix.runner import CellResult
+
+MARKS: dict[Verdict, str] = {
+    "crash": "CRASH",
+    "setup-error": "SETUP ERROR",
+    "app-error": "APP ERROR",
+    "timeout": "TIMEOUT",
+    "fail": "FAIL",
+    "stale": "STALE",
+    "known": "pass",
+    "pass": "pass",
+    "skip": "skip",
+}
+
+MAX_SHOWN = 10
+"""How many failing cases of a cell are shown; all are in the results."""
+
+EXPLANATION_LINES = 12
+
+
+class Progress:
+    """Says what goes on. Its methods may be called by any thread.
+
+    Args:
+        total: how many cells there are.
+        output: where to write.
+    """
+
+    def __init__(self, total: int, output: TextIO = sys.stdout) -> None:
+        self._total = total
+        self._output = output
+        self._mutex = Lock()
+        self._running: dict[str, tuple[float, int]] = {}
+        self._ended = 0
+        self._live = _live_display(self, output)
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def cell_started(self, cell: Cell) -> None:
+        """A cell begins."""
+        with self._mutex:
+            self._running[cell.id] = (time.monotonic(), 0)
+
+    def case_ended(self, cell: Cell, case: Case) -> None:
+        """A case of a cell has ended."""
+        with self._mutex:
+            began, count = self._running.get(cell.id, (time.monotonic(), 0))
+            self._running[cell.id] = (began, count + 1)
+
+    def cell_stopped(self, cell: Cell) -> None:
+        """A cell was stopped before it ended."""
+        with self._mutex:
+            self._running.pop(cell.id, None)
+
+    def cell_ended(self, cell: Cell, result: CellResult) -> None:
+        """A cell has ended: say what came of it, and what failed."""
+        with self._mutex:
+            self._running.pop(cell.id, None)
+            self._ended += 1
+            self._write(f"[{self._ended:>{len(str(self._total))}}/{self._total}] {describe_cell(result)}")
+            for line in describe_failures(result):
+                self._write(f"    {line}")
+
+    def summarise(self, results: Sequence[CellResult], seconds: float, output: Path, *, stopped: bool) -> None:
+        """Say at the end how many cells came out how, and where the results are."""
+        counts = Counter(result.cell.verdict for result in results)
+        listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        reused = sum(result.cell.reused_from is not None for result in results)
+        again = f", {reused} of them used again, as nothing had changed" if reused else ""
+        self._write(f"\n{len(results)} of {self._total} cells in {format_seconds(seconds)}: {listed or 'none'}{again}")
+        skipped = Counter(result.cell.explanation for result in results if result.cell.verdict == "skip")
+        for explanation, count in skipped.items():
+            self._write(f"{count} not run: {explanation}")
+        if stopped:
+            self._write("stopped; the same command goes on from here")
+        self._write(f"results: {output}")
+
+    def running(self) -> list[str]:
+        """Return a line for each cell that runs."""
+        with self._mutex:
+            now = time.monotonic()
+            return [
+                f"{cell}  {count} cases, {format_seconds(now - began)}"
+                for cell, (began, count) in self._running.items()
+            ]
+
+    def state(self) -> str:
+        """Return how far the run is."""
+        return f"{self._ended} of {self._total} cells"
+
+    def _write(self, line: str) -> None:
+        if self._live:
+            self._live.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=self._output, flush=True)
+
+
+def describe_cell(result: CellResult) -> str:
+    """Return one line about a cell that has ended."""
+    cell = result.cell
+    counts = Counter(case.verdict for case in result.cases)
+    listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in reversed(VERDICTS) if counts[verdict])
+    what = "used again" if cell.reused_from else format_seconds(cell.seconds)
+    return f"{MARKS[cell.verdict]:<11} {cell.cell:<36} {listed or 'no case run'} ({what})"
+
+
+def describe_failures(result: CellResult) -> list[str]:
+    """Return lines about what failed in a cell: each case, whose fault it seems to be, and how to see it again."""
+    lines: list[str] = []
+    if result.cell.explanation and result.cell.verdict in UNEXPECTED:
+        lines += result.cell.explanation.splitlines()[-EXPLANATION_LINES:]
+    failed = [case for case in result.cases if case.verdict in UNEXPECTED]
+    for case in failed[:MAX_SHOWN]:
+        blame = f" [{case.blame.on}]" if case.blame else ""
+        lines.append(f"{case.verdict}: {case.id}{blame}: {case.rule}")
+        if case.expected:
+            lines += [
+                f"  expected {' or '.join(case.expected)}",
+                f"  got {case.got.splitlines()[0] if case.got else ''}",
+            ]
+        elif case.explanation:
+            lines.append(f"  {_gist(case.explanation)}")
+        lines.append(f"  again: {case.reproduce}")
+    if len(failed) > MAX_SHOWN:
+        lines.append(f"and {len(failed) - MAX_SHOWN} more, which the results have")
+    return lines
+
+
+def _gist(explanation: str) -> str:
+    """Return the line of an explanation that says most: pytest marks what was wrong with an E."""
+    lines = explanation.strip().splitlines()
+    return next((line[1:].strip() for line in lines if line.startswith("E ")), lines[-1])
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time as a person says it: `4.2 s`, `3 min 20 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def _live_display(progress: Progress, output: TextIO) -> Any:
+    """Return a display of the running cells, None where there is no terminal to draw on."""
+    if not output.isatty():
+        return None
+    try:
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.text import Text
+    except ImportError:
+        return None
+
+    class Running:
+        def __rich__(self) -> Any:
+            lines = [Text(f"  {line}", style="dim", no_wrap=True) for line in progress.running()]
+            return Group(*lines, Text(f"  {progress.state()}", style="bold"))
+
+    return Live(Running(), console=Console(file=output), refresh_per_second=4, transient=True)

@@ -1,0 +1,271 @@
+"""Run one cell: its control, its server, its tests, and whose fault it is when one fails.
+
+The story of a cell:
+
+1. The app of its framework version runs in process under `wsgiref.validate`. Where that fails the app is at fault, the
+   cell is an `app-error`, and no server is asked.
+2. Its server is started, and the tests run against it in a process of their own, which hands over each record.
+3. A server that ends, or a test that does not, cuts the tests short: the server is started again and the tests that
+   are left go on, one case at a time, so that it is known which one it was.
+4. What fails is run on the other servers too: `this server only`, `some servers`, or `every server`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from threading import Lock
+
+from matrix import results
+from matrix.cells import Cell
+from matrix.environments import SetupError
+from matrix.jury import Jury
+from matrix.manifest import SUITES, Matrix
+from matrix.processes import StartError
+from matrix.results import Blame, Case, Kind, Provenance, Verdict, format_time, worst
+from matrix.suite import CaseName, Selection, Stop, Suite, SuiteEnd
+from matrix.transports import NotHere, Started, Transport, again_command
+
+MAX_RESTARTS = 5
+"""How often the server of one cell is started again after a crash or a test without end."""
+
+LOG_LINES = 40
+
+ONE_AT_A_TIME = ("--jobs", "1")
+
+
+class Interrupted(Exception):
+    """The run was stopped while the cell ran."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What came of a cell."""
+
+    cell: results.Cell
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class Control:
+    """What came of a control: the cases that failed, and why it could not run, if so."""
+
+    failed: tuple[Case, ...] = ()
+    explanation: str = ""
+    verdict: Verdict = "pass"
+
+
+class OneAtATime:
+    """Does each piece of work once, however many threads want it, and keeps what came of it."""
+
+    def __init__(self) -> None:
+        self._mutex = Lock()
+        self._locks: dict[object, Lock] = {}
+        self._done: dict[object, Control] = {}
+
+    def get(self, key: object, work: Callable[[], Control]) -> Control:
+        """Return what came of the work for a key, after doing it if nobody has."""
+        with self._mutex:
+            lock = self._locks.setdefault(key, Lock())
+        with lock:
+            if key not in self._done:
+                self._done[key] = work()
+            return self._done[key]
+
+
+@dataclass
+class Attempts:
+    """What the tests of a cell have said so far, over the starts of its server."""
+
+    done: dict[CaseName, Case] = field(default_factory=dict)
+    suspect: Case | None = None
+    collected: int = 0
+    provenance: Provenance = field(default_factory=Provenance)
+    explanation: str = ""
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+@dataclass
+class CellRunner:
+    """Runs cells.
+
+    Args:
+        matrix: what there is.
+        transport: how servers are started.
+        suite: the tests.
+        stop: set when everything is to end.
+        jury: who says whose fault a failing case is; None: nobody.
+        kinds: which suites to run; None: those of the server.
+        selection: which tests.
+        options: more options of pytest.
+        on_case: told of each case as it ends, with how many there will be.
+    """
+
+    matrix: Matrix
+    transport: Transport
+    suite: Suite
+    stop: Stop
+    jury: Jury | None = None
+    kinds: tuple[Kind, ...] | None = None
+    selection: Selection = field(default_factory=Selection)
+    options: tuple[str, ...] = ()
+    on_case: Callable[[Cell, Case], None] = lambda cell, case: None
+    controls: OneAtATime = field(default_factory=OneAtATime)
+
+    def kinds_of(self, cell: Cell) -> tuple[Kind, ...]:
+        """Return the suites that a cell is run with."""
+        if self.kinds is not None:
+            return self.kinds
+        known = cell.server in self.matrix.servers
+        return self.matrix.server(cell.server).suites if known else SUITES
+
+    def run(self, cell: Cell, fingerprint: str | None = None) -> CellResult:
+        """Run a cell and say what came of it.
+
+        Raises:
+            Interrupted: it was stopped.
+        """
+        began, started = time.monotonic(), format_time(datetime.now(timezone.utc))
+        attempts = self._attempt(cell)
+        if self.stop:
+            raise Interrupted
+        cases = list(attempts.done.values())
+        if self.jury:
+            cases = self.jury.judge(cell, cases)
+        if self.stop:
+            raise Interrupted
+        verdict = worst([*attempts.verdicts, *(case.verdict for case in cases)])
+        record = results.Cell(
+            cell=cell.id,
+            transport=self.transport.name,
+            provenance=attempts.provenance,
+            verdict=verdict,
+            explanation=attempts.explanation,
+            started=started,
+            seconds=round(time.monotonic() - began, 2),
+            reproduce=again_command(cell, self.transport),
+            fingerprint=fingerprint,
+        )
+        return CellResult(record, tuple(cases))
+
+    def _attempt(self, cell: Cell) -> Attempts:
+        """Run control and tests; whatever hinders them becomes a verdict."""
+        attempts = Attempts()
+        try:
+            self.transport.refuse(cell)
+            control = self.controls.get((cell.version.id, cell.python), lambda: self._run_control(cell))
+            if control.verdict == "pass":
+                self._run_tests(cell, attempts)
+            else:
+                attempts.verdicts.append(control.verdict)
+                attempts.explanation = control.explanation
+                again = again_command(cell, self.transport)
+                for case in control.failed:
+                    attempts.done[case.kind, case.id] = replace(case, cell=cell.id, reproduce=f"{again} {case.id}")
+        except NotHere as reason:
+            attempts.verdicts.append("skip")
+            attempts.explanation = str(reason)
+        except (SetupError, StartError) as error:
+            attempts.verdicts.append("setup-error")
+            attempts.explanation = str(error)
+        return attempts
+
+    def _run_control(self, cell: Cell) -> Control:
+        """Run the app in process, with no server.
+
+        Raises:
+            SetupError: what it needs could not be made.
+        """
+        cases: list[Case] = []
+        end = self.transport.run_control(cell, self.suite, cases.append, self.stop)
+        if end is None:
+            return Control()
+        failed = [
+            replace(case, verdict="app-error", blame=Blame(on="app"))
+            for case in cases
+            if case.verdict in ("fail", "timeout", "crash", "stale")
+        ]
+        if failed:
+            title = f"{cell.version.id} on Python {cell.python}"
+            text = f"{title} fails {len(failed)} of {end.collected} controls in process, under wsgiref.validate"
+            return Control(tuple(failed), text, "app-error")
+        if not end.finished or not cases:
+            text = f"the control did not come to its end (status {end.status}):\n{end.output}"
+            return Control((), text, "setup-error")
+        return Control()
+
+    def _run_tests(self, cell: Cell, attempts: Attempts) -> None:
+        """Run the tests until each has a record, with the server started again where it is gone."""
+        for _ in range(MAX_RESTARTS + 1):
+            before = len(attempts.done)
+            one_at_a_time = attempts.suspect is not None
+            with self.transport.start(cell) as started:
+                attempts.provenance = started.provenance
+                end = self._run_once(cell, started, attempts, ONE_AT_A_TIME if one_at_a_time else ())
+                died = started.dead()
+                log = _tail(started)
+            if self.stop:
+                raise Interrupted
+            if end.finished:
+                self._conclude(attempts, died, log)
+                return
+            if attempts.suspect is None and len(attempts.done) == before:
+                attempts.verdicts.append("setup-error")
+                attempts.explanation = f"the tests ended with status {end.status}:\n{end.output}"
+                return
+            if died:
+                attempts.explanation = f"{died}; the last lines of its log:\n{log}"
+        left = attempts.collected - len(attempts.done)
+        attempts.verdicts.append("crash")
+        attempts.explanation = (
+            f"{left} cases were not run: the server was started {MAX_RESTARTS + 1} times\n{attempts.explanation}"
+        )
+
+    def _run_once(self, cell: Cell, started: Started, attempts: Attempts, options: Sequence[str]) -> SuiteEnd:
+        """Run the tests that have no record yet."""
+
+        def keep(case: Case) -> None:
+            name: CaseName = (case.kind, case.id)
+            if case.verdict == "crash" and attempts.suspect is None:
+                # Many cases were on their way when the server went: play the rest one by one to see which it was.
+                attempts.suspect = case
+                return
+            attempts.done[name] = case
+            self.on_case(cell, case)
+
+        end = self.suite.run(
+            cell,
+            self.kinds_of(cell),
+            keep,
+            url=started.url,
+            log=started.log,
+            selection=self.selection.without(attempts.done),
+            options=[*self.options, *options],
+            again=again_command(cell, self.transport),
+            stop=self.stop,
+        )
+        attempts.collected = attempts.collected or end.collected
+        return end
+
+    def _conclude(self, attempts: Attempts, died: str | None, log: str) -> None:
+        """Let no crash be forgotten that nobody could be blamed for."""
+        crashed = any(case.verdict == "crash" for case in attempts.done.values())
+        suspect = attempts.suspect
+        if suspect and not crashed:
+            text = "it ended while several cases were played at once, and not when they were played one by one"
+            case = replace(suspect, explanation=f"{text}\n{suspect.explanation}")
+            attempts.done[case.kind, case.id] = case
+        elif died and not crashed:
+            attempts.verdicts.append("crash")
+            attempts.explanation = f"{died}, after the last case; the last lines of its log:\n{log}"
+        elif not crashed:
+            attempts.explanation = ""
+
+
+def _tail(started: Started) -> str:
+    if started.log is None or not started.log.exists():
+        return "(it is not known)"
+    lines = started.log.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-LOG_LINES:]
+    return "\n".join(lines) or "(nothing)"

@@ -1,0 +1,310 @@
+"""How the server of a cell is started: as a process, as a container, or by somebody else, who gives its URL.
+
+Every transport gives the same: a URL, a file with the server's log, and what the cell is made of. The tests do not
+know which it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from matrix.cells import Cell
+from matrix.containers import Container, Engine, cell_image, cell_target, control_image, control_target
+from matrix.environments import (
+    ASK_PACKAGES,
+    CACHE,
+    SetupError,
+    environment,
+    find_version,
+    framework_lock,
+    from_locks,
+)
+from matrix.interpreters import ASK as ASK_INTERPRETER
+from matrix.interpreters import Interpreter, InterpreterMissing, find_interpreter
+from matrix.manifest import ROOT, Matrix, Server
+from matrix.processes import StartError, start, wait_answering
+from matrix.results import Case, Provenance
+from matrix.results import Transport as TransportName
+from matrix.suite import Stop, Suite, SuiteEnd
+from matrix.trees import tree_commit
+
+TESTS_LOCK = ROOT / "requirements" / "tests.txt"
+
+
+class NotHere(Exception):
+    """A cell cannot run on this machine, by no fault of the cell; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A server that answers.
+
+    Args:
+        url: where.
+        log: a file with what it logs.
+        provenance: what the cell is made of.
+        dead: why the server has ended, None while it runs.
+        entry: the command of a shell inside of it.
+        leave: what a person does to end it, when it is kept running.
+    """
+
+    url: str
+    log: Path | None
+    provenance: Provenance
+    dead: Callable[[], str | None]
+    entry: tuple[str, ...] = ()
+    leave: str = ""
+
+
+class Transport(ABC):
+    """One way to start the servers of cells."""
+
+    name: TransportName
+
+    @property
+    def text(self) -> str:
+        """What chooses it on the command line."""
+        return self.name
+
+    def refuse(self, cell: Cell) -> None:  # noqa: B027 - most can run anything
+        """Find out whether a cell can run on this machine.
+
+        Raises:
+            NotHere: it cannot.
+        """
+
+    @abstractmethod
+    @contextmanager
+    def start(self, cell: Cell) -> Iterator[Started]:
+        """Start the server of a cell, and end it on leaving.
+
+        Raises:
+            SetupError: something that it needs could not be made.
+            StartError: it did not start.
+        """
+
+    @abstractmethod
+    def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
+        """Run the control of a cell's version: its app in process, with no server. None: it cannot be run.
+
+        Raises:
+            SetupError: something that it needs could not be made.
+        """
+
+    @abstractmethod
+    def parts(self, cell: Cell) -> list[str]:
+        """Return what the result of a cell depends on beside files of the tree."""
+
+
+class VenvTransport(Transport):
+    """Each server is a process of this machine, in an environment of its own.
+
+    `extra` are requirements that are installed on top of the locks: another version of the framework, say.
+    """
+
+    name: TransportName = "venv"
+
+    def __init__(self, matrix: Matrix, *, extra: Sequence[str] = (), cache: Path = CACHE) -> None:
+        self.matrix = matrix
+        self.extra = tuple(extra)
+        self.cache = cache
+
+    def refuse(self, cell: Cell) -> None:
+        """Refuse a cell whose Python is not on this machine."""
+        try:
+            find_interpreter(cell.python)
+        except InterpreterMissing as error:
+            raise NotHere(str(error)) from error
+
+    @contextmanager
+    def start(self, cell: Cell) -> Iterator[Started]:
+        """Start the server as a process."""
+        server, framework = self.matrix.server(cell.server), self.matrix.frameworks[cell.version.framework]
+        made = environment(server, cell.version, cell.python, extra=self.extra, cache=self.cache)
+        with start(server, made, framework.directory, framework.application) as running:
+
+            def dead() -> str | None:
+                status = running.process.poll()
+                return None if status is None else f"the server has ended with exit status {status}"
+
+            yield Started(
+                url=running.url,
+                log=running.log,
+                provenance=Provenance(
+                    packages=made.packages,
+                    interpreter=made.interpreter.build,
+                    platform=made.interpreter.platform,
+                    server_version=version_of(server, made.packages, made.interpreter.version),
+                    server_commit=tree_commit() if server.path else None,
+                    server_command=shlex.join(running.command),
+                ),
+                dead=dead,
+                entry=("env", f"PATH={made.directory / 'bin'}{os.pathsep}{os.environ['PATH']}", "sh"),
+                leave=f"kill {running.pid}",
+            )
+
+    def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
+        """Run the control in an environment that has pytest beside the framework."""
+        interpreter = find_interpreter(cell.python)
+        locks = [TESTS_LOCK, framework_lock(cell.version)]
+        made = from_locks(locks, interpreter, extra=self.extra, cache=self.cache)
+        within = Suite(suite.root, made.python, suite.limit)
+        return within.run(cell, ["control"], on_case, stop=stop, again=again_command(cell, self))
+
+    def parts(self, cell: Cell) -> list[str]:
+        """Return the interpreter, and what is installed on top of the locks."""
+        interpreter = find_interpreter(cell.python)
+        return [interpreter.executable, interpreter.build, *self.extra]
+
+
+class ImageTransport(Transport):
+    """Each server is a container of an image that is built from this tree."""
+
+    name: TransportName = "image"
+
+    def __init__(self, matrix: Matrix, engine: Engine) -> None:
+        self.matrix = matrix
+        self.engine = engine
+
+    @contextmanager
+    def start(self, cell: Cell) -> Iterator[Started]:
+        """Build the image if it has changed, and start its service of docker-compose.yml in a project of its own."""
+        image = self.engine.build(cell_target(cell), cell_image(cell))
+        with self.engine.serve(cell, image) as container:
+            yield self._started(self.matrix.server(cell.server), container)
+
+    def _started(self, server: Server, container: Container) -> Started:
+        packages = container.ask(ASK_PACKAGES)
+        interpreter = Interpreter(**container.ask(ASK_INTERPRETER))
+        return Started(
+            url=container.url,
+            log=container.log,
+            provenance=Provenance(
+                image=container.image,
+                digest=container.digest,
+                packages=tuple(packages),
+                interpreter=interpreter.build,
+                platform=interpreter.platform,
+                server_version=version_of(server, packages, interpreter.version),
+                server_commit=tree_commit() if server.path else None,
+                server_command=shlex.join(container.command),
+            ),
+            dead=container.dead,
+            entry=("docker", "exec", "-it", container.id, "sh"),
+            leave=container.leave,
+        )
+
+    def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
+        """Run the control in a container that has the tests beside the framework."""
+        image = self.engine.build(control_target(cell), control_image(cell))
+        return self.engine.run_control(cell, image, again_command(cell, self), on_case, stop)
+
+    def parts(self, cell: Cell) -> list[str]:
+        """Return the base image: the rest of an image is made of files of the tree."""
+        return [self.engine.base_digest(cell.python)]
+
+
+class UrlTransport(Transport):
+    """The server runs already, and stays."""
+
+    name: TransportName = "url"
+
+    def __init__(self, url: str, control: VenvTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._control = control
+
+    @property
+    def text(self) -> str:
+        """What chooses it on the command line."""
+        return f"url:{self.url}"
+
+    @contextmanager
+    def start(self, cell: Cell) -> Iterator[Started]:
+        """Wait until something answers at the URL."""
+        try:
+            wait_answering(self.url)
+        except StartError as error:
+            raise SetupError(str(error)) from error
+        yield Started(self.url, None, Provenance(url=self.url), dead=lambda: None)
+
+    def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
+        """Run the control of the same framework version as a process, where its Python is here."""
+        try:
+            return self._control.run_control(cell, suite, on_case, stop) if self._control else None
+        except (InterpreterMissing, SetupError):
+            return None
+
+    def parts(self, cell: Cell) -> list[str]:
+        """Return something new each time: nobody knows what has changed behind a URL."""
+        return [self.url, os.urandom(16).hex()]
+
+
+class GivenImageTransport(Transport):
+    """The server is a container of an image that somebody else has built; it serves on `port`."""
+
+    name: TransportName = "image"
+
+    def __init__(self, image: str, port: int, engine: Engine, control: VenvTransport) -> None:
+        self.image = image
+        self.port = port
+        self.engine = engine
+        self._control = control
+
+    @property
+    def text(self) -> str:
+        """What chooses it on the command line."""
+        return f"image:{self.image}"
+
+    @contextmanager
+    def start(self, cell: Cell) -> Iterator[Started]:
+        """Start a container and wait until it answers."""
+        with self.engine.serve_given(self.image, self.port) as container:
+            provenance = Provenance(
+                image=self.image, digest=container.digest, server_command=shlex.join(container.command)
+            )
+            entry = ("docker", "exec", "-it", container.id, "sh")
+            yield Started(container.url, container.log, provenance, container.dead, entry, container.leave)
+
+    def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
+        """Run the control of the same framework version as a process, where its Python is here."""
+        try:
+            return self._control.run_control(cell, suite, on_case, stop)
+        except (InterpreterMissing, SetupError):
+            return None
+
+    def parts(self, cell: Cell) -> list[str]:
+        """Return the digest of the image."""
+        return [self.engine.digest(self.image), str(self.port)]
+
+
+def version_of(server: Server, packages: Sequence[str], python: str) -> str | None:
+    """Return the version of a server: what is installed, wizgy's own, or that of the Python it is a part of."""
+    if server.path:
+        return tree_version()
+    return find_version(packages, server.distribution) if server.distribution else python
+
+
+@functools.lru_cache
+def tree_version() -> str | None:
+    """Return the version of the server in this tree."""
+    text = (ROOT / "server" / "wizgy" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def again_command(cell: Cell, transport: Transport) -> str:
+    """Return the command that runs a cell again, or one of its cases when the id of one is added."""
+    words = ["python", "-m", "matrix", "repro", cell.id]
+    if transport.text != "venv":
+        words[4:4] = ["--transport", transport.text]
+    for requirement in getattr(transport, "extra", ()):
+        words[4:4] = ["--with", requirement]
+    return shlex.join(words)
