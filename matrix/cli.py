@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from matrix import generate
 from matrix.cells import Cell, Shard, choose_cells, in_tier
 from matrix.containers import Engine
 from matrix.environments import SetupError
@@ -23,12 +24,13 @@ from matrix.jury import Jury
 from matrix.manifest import MATRIX_FILE, SUITES, Matrix, MatrixError, load_matrix, parse_matrix
 from matrix.processes import StartError
 from matrix.progress import Progress
-from matrix.results import EXIT_OK, EXIT_SETUP, EXIT_USAGE
+from matrix.results import EXIT_FAILED, EXIT_OK, EXIT_SETUP, EXIT_USAGE
 from matrix.run import ManyCells, Plan, default_output
 from matrix.runner import CellRunner
 from matrix.suite import Stop, Suite
 from matrix.transports import GivenImageTransport, ImageTransport, Transport, UrlTransport, VenvTransport
 from matrix.trees import changed_files, file_at
+from requirements import lock
 
 DEFAULT_TIER = "gate"
 
@@ -76,6 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_list(commands)
     _add_run(commands)
+    _add_generate(commands)
     return parser
 
 
@@ -159,24 +162,12 @@ def run_list(options: argparse.Namespace) -> int:
         options.patterns = options.patterns or ["*"]
     cells = chosen_cells(matrix, options, image=options.transport == "image")
     if options.json:
-        print(json.dumps({"include": [ci_job(matrix, cell) for cell in cells]}))
+        print(json.dumps({"include": [generate.ci_job(matrix, cell) for cell in cells]}))
         return EXIT_OK
     for cell in cells:
         tiers = ", ".join(name for name, tier in matrix.tiers.items() if in_tier(cell, tier))
         print(f"{cell.id:<38} {tiers:<12} {_hindrance(cell, options.transport)}".rstrip())
     return EXIT_OK
-
-
-def ci_job(matrix: Matrix, cell: Cell) -> dict[str, object]:
-    """Return a cell as one job of a matrix of CI."""
-    return {
-        "cell": cell.id,
-        "server": cell.server,
-        "framework": cell.version.framework,
-        "version": cell.version.version,
-        "python": cell.python,
-        "tiers": [name for name, tier in matrix.tiers.items() if in_tier(cell, tier)],
-    }
 
 
 def _hindrance(cell: Cell, transport: str) -> str:
@@ -289,6 +280,35 @@ def run_run(options: argparse.Namespace) -> int:
     finally:
         if transport.name == "image":
             engine.clean_up()
+
+
+# generate, check
+
+
+def _add_generate(commands: Commands) -> None:
+    parser = _add(commands, "generate", run_generate, "write the files that are made from matrix.toml, locks included")
+    parser.add_argument(
+        "--no-locks", action="store_true", help="leave the locks as they are: they need uv and an index"
+    )
+    _add(commands, "check", run_check, "fail when a file that is made from matrix.toml does not agree with it")
+
+
+def run_generate(options: argparse.Namespace) -> int:
+    """Write what is made from matrix.toml."""
+    changed = generate.write(load_matrix())
+    print("\n".join(changed) or "every file is as it should be")
+    if options.no_locks or not lock.check(lock.all_locks()):
+        return EXIT_OK
+    return lock.main([])
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Say which files do not agree with matrix.toml."""
+    problems = [f"{path}: not as matrix.toml has it" for path in generate.drift(load_matrix())]
+    problems += lock.check(lock.all_locks())
+    for problem in problems:
+        print(f"{problem}; run `{generate.COMMAND}`", file=sys.stderr)
+    return EXIT_FAILED if problems else EXIT_OK
 
 
 def foreign_cell(matrix: Matrix, options: argparse.Namespace) -> Cell:

@@ -12,6 +12,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,12 +115,12 @@ def write(lock: Lock, options: list[str]) -> None:
     print(lock.name)
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Write or check every lock; return the exit status."""
     parser = argparse.ArgumentParser(prog="tox -e lock --", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 on drift")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     locks = all_locks()
     if arguments.check:
         problems = check(locks)
