@@ -3,8 +3,8 @@
 One thread plays one case: it sends the bytes of the case while it reads whatever arrives, so that
 neither side waits for the other with full buffers. When the answers of an acceptable outcome are
 complete it looks at the connection: an outcome with ``closed`` waits for the end of the stream,
-one with ``open`` or ``any`` sends a further ``GET /hello``. At the end a fresh connection shows
-that the server still lives.
+one with ``open`` or ``any`` sends a further ``GET /hello``, unless the last answer said that no more
+would come. At the end a fresh connection shows that the server still lives.
 
 No step sleeps to wait for the server: every wait ends with what it waits for, or with a deadline.
 """
@@ -145,6 +145,11 @@ class Attempt:
         reader = self.reader
         return not reader.error and not reader.pending and not find_outcome_differences(self.outcome, reader.responses)
 
+    def is_last_as_announced(self) -> bool:
+        """Whether the last expected answer said that the connection ends."""
+        responses = self.reader.responses
+        return bool(responses) and len(responses) == len(self.outcome.responses) and responses[-1].announces_end
+
     def is_hopeless(self) -> bool:
         """Whether nothing that can still come makes this outcome true."""
         responses = self.reader.responses
@@ -172,6 +177,8 @@ class Attempt:
             return "; ".join(differences)
         if self.outcome.then == "closed" and not ended:
             return "the connection was not closed in time"
+        if self.outcome.then == "any" and self.is_last_as_announced():
+            return None
         if self.outcome.then == "open" or (probed and not ended):
             return "the connection did not answer a further request"
         return None
@@ -425,6 +432,9 @@ class _Player:
             if not self.probed and self._may_probe():
                 self._probe()
                 return
+            if any(a.outcome.then == "any" and a.is_answered() and a.is_last_as_announced() for a in self._attempts):
+                self._read_until(lambda: False, PROBE_DEADLINE)
+                return
             now = time.monotonic()
             hopeless = all(attempt.is_hopeless() for attempt in self._attempts)
             patience = QUIET if hopeless else self._deadline
@@ -435,7 +445,8 @@ class _Player:
 
     def _may_probe(self) -> bool:
         return self._can_send and any(
-            attempt.outcome.then != "closed" and attempt.is_answered() for attempt in self._attempts
+            attempt.outcome.then != "closed" and attempt.is_answered() and not attempt.is_last_as_announced()
+            for attempt in self._attempts
         )
 
     def _probe(self) -> None:

@@ -483,6 +483,22 @@ def test_any(answers: tuple[bytes, ...], tmp_path: Path) -> None:
     assert play_against(answer(*answers), make_case(tmp_path, [REQUEST], ANY)).passed
 
 
+@pytest.mark.parametrize(("then", "passed"), [("any", True), ("closed", False), ("open", False)])
+def test_announced_end_that_does_not_come(then: str, passed: bool, tmp_path: Path) -> None:
+    """A connection of which its last answer said that it ends is asked for nothing more, and any is fulfilled."""
+
+    def linger(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(REFUSAL)
+        while connection.recv(65536):
+            pass
+
+    case = make_case(tmp_path, [REQUEST], [{"responses": [{"status": 400}], "then": then}])
+    exchange = play_against(linger, case, deadline=0.3)
+    assert exchange.passed is passed
+    assert not exchange.probed
+
+
 def test_any_is_not_silence(tmp_path: Path) -> None:
     """A connection that neither ends nor answers is out of step: it is not the outcome any."""
 

@@ -59,11 +59,11 @@ def content_length(environ: WSGIEnvironment) -> int | None:
 def read_body(environ: WSGIEnvironment) -> bytes:
     """The whole body.
 
-    PEP 3333 forbids reading past Content-Length. A server that marks the end of the input itself says so with
-    ``wsgi.input_terminated``: that is how a chunked body without a Content-Length arrives.
+    PEP 3333 forbids reading past Content-Length, which a chunked body does not have. A server that marks the end of
+    the input itself says so with ``wsgi.input_terminated``; one that only shows the Transfer-Encoding has to.
     """
     stream = environ["wsgi.input"]
-    if environ.get("wsgi.input_terminated"):
+    if environ.get("wsgi.input_terminated") or "HTTP_TRANSFER_ENCODING" in environ:
         return b"".join(iter(lambda: stream.read(READ_SIZE), b""))
     body: bytes = stream.read(content_length(environ) or 0)
     return body
