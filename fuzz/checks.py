@@ -138,8 +138,27 @@ def check_reading(data: bytes, how: int, make_decoder: Callable[[], Decoder | No
     assert pieces.work <= WORK_PER_BYTE * len(data) + WORK_PER_CALL * (split.calls + 1), pieces.work
 
 
+def read_verdict(read: Callable[[], RequestHead | None]) -> RequestHead | type[RequestError] | None:
+    """The head that is read, the kind of its refusal, or None when more is needed."""
+    try:
+        return read()
+    except RequestError as error:
+        return type(error)
+
+
+def check_whole(data: bytes) -> None:
+    """A head that comes at once, with nothing behind it, reads as it does from a buffer, and once more the same."""
+    buffer, reader = bytearray(data), HeadReader(LIMITS)
+    expected = read_verdict(lambda: reader.read(buffer))
+    for _ in range(2):  # the second time it may be remembered
+        verdict = read_verdict(lambda: reader.read_whole(data))
+        assert verdict in (None, expected)
+        assert not (isinstance(verdict, RequestHead) and buffer)
+
+
 def check_messages(data: bytes, how: int) -> None:
     """Requests on one connection; the first one is read by the oracles as well."""
+    check_whole(data)
     check_reading(data, how, lambda: None)
     unexplained = find_unexplained(data)
     assert not unexplained, unexplained
