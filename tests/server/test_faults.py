@@ -131,6 +131,23 @@ def test_pipelining_does_not_starve_others() -> None:
                 thread.join()
 
 
+def test_read_ahead_is_bounded() -> None:
+    """While a request is answered, at most 64 KiB of later ones are taken from the system (RFC 9112 section 9.3.2)."""
+    with start() as server, connect(server.address) as sock:
+        [worker] = children(server.pid)
+        sock.sendall(request("/hello"))
+        assert read_answer(sock)[1] == b"hello\n"
+        before = resident(worker, "VmHWM")
+        sock.sendall(request("/sleep/1500"))
+        sent, flood = 0, HELLO * 10_000
+        sock.settimeout(0.5)
+        with suppress(TimeoutError):  # nobody takes more
+            while sent < 64 * MEBIBYTE:
+                sent += sock.send(flood)
+        assert MEBIBYTE < sent < 64 * MEBIBYTE
+        assert resident(worker, "VmHWM") - before < MEBIBYTE
+
+
 def pipeline(sock: socket.socket, stopping: threading.Event) -> None:
     """Send requests faster than they can be answered, and read what comes."""
     sock.settimeout(0.01)
