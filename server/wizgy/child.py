@@ -67,6 +67,14 @@ class Child:
         self._drain_within(self.generation.config.graceful_timeout)
         self.link.send(Order.RETIRE)
 
+    def leave(self) -> None:
+        """Have it make way for a successor that is yet to start."""
+        if self.stage is Stage.STARTING:
+            self.kill()
+        else:
+            self._drain_within(self.generation.config.graceful_timeout)
+            self.link.send(Order.LEAVE)
+
     def stop(self) -> None:
         """Have it finish soon: there may be no successor."""
         config = self.generation.config

@@ -307,6 +307,13 @@ class Config:
         unit="connections",
     )
     server_header: str = setting("wizgy", line_of_text, "Value of the Server field; empty for none.", metavar="TEXT")
+    reload: bool = setting(
+        False,
+        boolean,
+        "For development: load the application anew when code changes, and show why where it does not load.",
+        synonyms=("auto_reload", "autoreload", "use_reloader"),
+        command_only=True,
+    )
     health: bool = setting(
         False,
         boolean,

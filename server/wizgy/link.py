@@ -17,6 +17,7 @@ class Report(IntEnum):
     READY = ord("R")  # the application is loaded, and requests are accepted
     ENOUGH = ord("E")  # it has answered --max-requests, and wants a successor
     STUCK = ord("S")  # a thread is stuck in the application, and it wants a successor
+    CHANGED = ord("M")  # code has changed (--reload), so it is out of date
     CLOSED = ord("C")  # it takes no new connections any more
 
 
@@ -24,6 +25,7 @@ class Order(IntEnum):
     """What the supervisor says."""
 
     RETIRE = ord("r")  # a successor serves: finish, and wait a while for requests on idle connections
+    LEAVE = ord("l")  # it is out of date: finish what runs, and close idle connections
 
 
 class Link:

@@ -8,6 +8,7 @@ from types import TracebackType
 from wizgy import supervisor
 from wizgy.child import KILL_AFTER
 from wizgy.engine import Engine
+from wizgy.errors import UsageError
 from wizgy.listeners import Listener, open_listener
 from wizgy.sources import check_keywords
 from wizgy.wsgi import Application
@@ -15,6 +16,8 @@ from wizgy.wsgi import Application
 
 def serve(application: Application, **settings: object) -> None:
     """Serve an application as the ``wizgy`` command does: worker processes, signals, ready lines.
+
+    On HUP new workers serve this same object; to load code anew takes the command.
 
     Args:
         application: the WSGI application.
@@ -28,6 +31,8 @@ def serve(application: Application, **settings: object) -> None:
     Source: PEP 3333
     """
     config = check_keywords(settings)
+    if config.reload:
+        raise UsageError("setting reload: the application is loaded already. Use the command: wizgy --reload APP.")
     raise SystemExit(supervisor.run(lambda config: application, config, lambda: config))
 
 

@@ -249,6 +249,8 @@ class Supervisor:
         for child in list(self._children.values()):
             child.silent += 1
             config = child.generation.config
+            if config.reload and child.serves:
+                continue  # a debugger may have stopped it
             if child.serves and child.silent > LONGEST_SILENCE and child.is_stopped():
                 logger.error("Worker %d is stopped by a signal; %s", child.pid, REPLACED)
                 child.kill()
@@ -286,6 +288,9 @@ class Supervisor:
                 self._announced = True
                 self._announce(self._serving.listeners)
                 self._notifier.ready(SERVING)
+        if Report.CHANGED in reports and child.stage in (Stage.STARTING, Stage.READY, Stage.RETIRING):
+            child.leave()
+            self._spawn_at = 0.0
         if Report.CLOSED in reports:
             child.accepts = False
         if Report.STUCK in reports and child.stage is Stage.READY:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Final
 
-from wizgy.config import SETTINGS, Config
+from wizgy.config import Config
 from wizgy.log import logger
 
 FIRST_DESCRIPTOR: Final = 3
@@ -36,7 +36,7 @@ def bind_inherited(config: Config, environment: Mapping[str, str] = os.environ) 
         environment: the environment variables.
     """
     inherited = inherited_sockets(environment)
-    if inherited and config.bind == SETTINGS["bind"].default:
+    if inherited and config.source("bind") == "default":
         return config.replace(bind=tuple(inherited))
     for address in inherited:
         if address not in config.bind:

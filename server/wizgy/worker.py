@@ -17,16 +17,17 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, NoReturn
 
-from wizgy import log
+from wizgy import log, reloader
 from wizgy.child import SHOW_STACKS
 from wizgy.config import Config
 from wizgy.connection import IDLE_DRAINING
 from wizgy.engine import Engine, Notice
-from wizgy.errors import StartError
+from wizgy.errors import LoadError, StartError
 from wizgy.link import Link, Order, Report
 from wizgy.listeners import Listener
+from wizgy.log import logger
 from wizgy.signals import SelfPipe, do_nothing
-from wizgy.wsgi import Application
+from wizgy.wsgi import Application, Environ, StartResponse
 
 Load = Callable[[Config], Application]
 
@@ -36,6 +37,8 @@ END_AFTER: Final = 1.0
 """Seconds on top of the graceful timeout; then the process ends, whatever a thread still does."""
 FOR_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 """A terminal sends some of them to the whole group; the supervisor decides what they mean."""
+MOST_NAMED: Final = 3
+"""Files to name of those that have changed."""
 STANDARD_ERROR: Final = 2
 EXIT_STOPPED: Final = 0
 EXIT_FAILED: Final = 1
@@ -73,7 +76,7 @@ def work(load: Load, config: Config, listeners: list[Listener], link: Link) -> i
     log.configure(config.log_level, config.log_format)
     inner = Link(*os.pipe())
     try:
-        application = load(config)
+        application = load(config) if not config.reload else _load_to_edit(load, config, link)
         engine = Engine(application, config, listeners, multiprocess=config.workers > 1, notify=inner.send)
     except StartError as error:
         print(f"wizgy: {error}", file=sys.stderr, flush=True)
@@ -93,6 +96,32 @@ def _begin_signals() -> None:
     faulthandler.enable(STANDARD_ERROR)  # a crash in C code shows where it was
     faulthandler.register(SHOW_STACKS, STANDARD_ERROR)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _load_to_edit(load: Load, config: Config, link: Link) -> Application:
+    """Load an application that somebody works on: report when its code changes; where it does not load, show why."""
+
+    def tell(files: list[str]) -> None:
+        logger.info("Changed: %s. Loading anew.", ", ".join(map(os.path.relpath, files[:MOST_NAMED])))
+        link.send(Report.CHANGED)
+
+    reloader.watch(os.path.abspath(config.chdir), tell)
+    try:
+        return load(config)
+    except LoadError as error:
+        print(f"wizgy: {error}\nwizgy: Waiting for a change.", file=sys.stderr, flush=True)
+        return show(str(error))
+
+
+def show(text: str) -> Application:
+    """An application that answers everything with a text, as an error."""
+    content = f"{text}\n\nwizgy --reload waits for a change.\n".encode()
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        start_response("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
+        return [content]
+
+    return application
 
 
 class _Duty:
@@ -161,6 +190,8 @@ class _Duty:
         if orders is None:
             self._orphaned = True
             self._drain(IDLE_DRAINING)
+        elif Order.LEAVE in orders:
+            self._drain(0.0)
         elif Order.RETIRE in orders:
             # A successor serves, so there is no hurry: a client that is about to use its connection again may.
             self._drain(self._config.keepalive_timeout)
