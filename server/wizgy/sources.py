@@ -92,11 +92,14 @@ class Settings:
 
 def suggest(name: str, spell: Callable[[Setting], str]) -> str:
     """A question that names settings which may have been meant, or nothing."""
-    from difflib import get_close_matches  # not at the top: it is needed only where something is wrong
+    # Not at the top: it is needed only where something is wrong.
+    from difflib import SequenceMatcher, get_close_matches
 
     near = [setting for setting in SETTINGS.values() if name in setting.synonyms]
     if not near:
-        near = [SETTINGS[match] for match in get_close_matches(name, SETTINGS, n=3)]
+        matches = get_close_matches(name, SETTINGS, n=3)
+        ratios = [SequenceMatcher(None, match, name).ratio() for match in matches]
+        near = [SETTINGS[match] for match, ratio in zip(matches, ratios, strict=True) if ratio > 0.9 * ratios[0]]
     if not near:
         known = {synonym: setting for setting in SETTINGS.values() for synonym in setting.synonyms}
         near = [known[match] for match in get_close_matches(name, known, n=1)]
