@@ -30,7 +30,7 @@ from matrix.records import RecordError, about, decode, encode
 FORMAT = 1
 """Counts up whenever a reader of the old format could not read, or would misread, the new one."""
 
-Verdict: TypeAlias = Literal["crash", "setup-error", "app-error", "timeout", "fail", "stale", "known", "pass", "skip"]
+Verdict: TypeAlias = Literal["crash", "setup-error", "app-error", "fail", "timeout", "stale", "known", "pass", "skip"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """All verdicts, the worst first; that of a cell is the worst of its cases'."""
 
@@ -41,8 +41,8 @@ VERDICT_MEANINGS: dict[Verdict, str] = {
     "crash": "the server ended, or no longer answered, during the case",
     "setup-error": "what the cell needs could not be installed, built or started",
     "app-error": "the app fails its control, in process and with no server: nothing is said about the server",
-    "timeout": "the case did not end within its time",
     "fail": "the answer is none that the rule accepts",
+    "timeout": "the case did not end within its time",
     "stale": "a known deviation did not happen: remove it from matrix.toml",
     "known": "a known deviation, listed in matrix.toml with its reason, happened as expected",
     "pass": "the answer is one that the rule accepts",

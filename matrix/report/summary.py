@@ -1,0 +1,140 @@
+"""Results as Markdown, for the summary of a step in CI: the grid, then what failed, each case once."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from matrix.report.page import describe_facts, headline
+from matrix.report.payload import count_verdicts
+from matrix.results import UNEXPECTED, VERDICTS, Case, Results, Verdict, worst
+
+MARKS: dict[Verdict, str] = {
+    "crash": "💥",
+    "setup-error": "🚧",
+    "app-error": "🧩",
+    "fail": "❌",
+    "timeout": "⏳",
+    "stale": "♻️",
+    "known": "🔷",
+    "pass": "✅",
+    "skip": "⬜",
+}
+
+MAX_CASES = 50
+"""How many failing cases are listed: CI systems cut long summaries, or refuse them."""
+
+MAX_TEXT = 200
+"""How many characters of an explanation are shown."""
+
+
+def render_summary(results: Results, *, titles: Mapping[str, str] | None = None) -> str:
+    """Return the results as Markdown.
+
+    Args:
+        results: what the summary is about.
+        titles: how frameworks and servers are written, by the names that cells use.
+    """
+    counts = count_verdicts(results)
+    lines = [f"## {headline(results)}", "", " · ".join(map(escape, describe_facts(results))), ""]
+    lines += [*_grid(results, counts, titles or {}), "", _legend(counts), ""]
+    lines += [*_cell_problems(results), *_failing_cases(results)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _grid(results: Results, counts: Mapping[str, Counter[Verdict]], titles: Mapping[str, str]) -> Iterator[str]:
+    """Yield a table with a row for each version and a column for each server, the worst first."""
+    by_place: dict[tuple[str, str], list[str]] = {}
+    for cell in counts:
+        server, version, _ = cell.split("/")
+        by_place.setdefault((version, server), []).append(cell)
+
+    def rank(cells: Iterable[str]) -> int:
+        return -sum(counts[cell][verdict] for cell in cells for verdict in UNEXPECTED)
+
+    versions = list(dict.fromkeys(version for version, _ in by_place))
+    servers = list(dict.fromkeys(server for _, server in by_place))
+    versions.sort(key=lambda version: rank(cell for cell in counts if cell.split("/")[1] == version))
+    servers.sort(key=lambda server: rank(cell for cell in counts if cell.split("/")[0] == server))
+    yield "| | " + " | ".join(escape(titles.get(server, server)) for server in servers) + " |"
+    yield "|---|" + "---|" * len(servers)
+    for version in versions:
+        framework, _, number = version.rpartition("-")
+        tiles = [
+            " ".join(_tile(cell, counts[cell]) for cell in by_place.get((version, server), [])) for server in servers
+        ]
+        yield f"| **{escape(titles.get(framework, framework))} {number}** | " + " | ".join(tiles) + " |"
+
+
+def _tile(cell: str, counts: Counter[Verdict]) -> str:
+    python = cell.rpartition("/py")[2]
+    bad = sum(counts[verdict] for verdict in UNEXPECTED)
+    mark = MARKS[worst(counts)] if counts else "▫️"
+    return f"{escape(python)}&nbsp;{mark}{f'&nbsp;{bad:,}' if bad else ''}"
+
+
+def _legend(counts: Mapping[str, Counter[Verdict]]) -> str:
+    total = sum(counts.values(), Counter[Verdict]())
+    return " · ".join(f"{MARKS[verdict]} {verdict} {total[verdict]:,}" for verdict in VERDICTS if total[verdict])
+
+
+def _cell_problems(results: Results) -> Iterator[str]:
+    with_cases = {case.cell for case in results.cases}
+    problems = [cell for cell in results.cells if cell.cell not in with_cases and cell.verdict != "pass"]
+    for cell in problems:
+        yield f"- {MARKS[cell.verdict]} {code(cell.cell)} {cell.verdict}: {escape(_shorten(cell.explanation))}"
+    for unfinished in results.unfinished:
+        yield f"- {code(unfinished)} did not end"
+    if problems or results.unfinished:
+        yield ""
+
+
+def _failing_cases(results: Results) -> Iterator[str]:
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in results.cases:
+        if case.verdict in UNEXPECTED:
+            groups.setdefault((case.kind, case.id), []).append(case)
+    if not groups:
+        return
+    ordered = sorted(groups.values(), key=lambda cases: (VERDICTS.index(worst(_verdicts(cases))), -len(cases)))
+    yield "| case | cells | blame | why |"
+    yield "|---|---|---|---|"
+    for cases in ordered[:MAX_CASES]:
+        yield _describe_group(cases)
+    if len(ordered) > MAX_CASES:
+        yield f"\nand {len(ordered) - MAX_CASES:,} more cases"
+    yield f"\nTo see the first of them again:\n\n```console\n$ {_one_line(ordered[0][0].reproduce)}\n```"
+
+
+def _describe_group(cases: Sequence[Case]) -> str:
+    first = cases[0]
+    where = code(first.cell) + (f" and {len(cases) - 1:,} more" if len(cases) > 1 else "")
+    blame = ", ".join(dict.fromkeys(case.blame.on for case in cases if case.blame))
+    why = escape(_shorten(first.explanation or first.got))
+    return f"| {MARKS[worst(_verdicts(cases))]} {code(first.id)} | {where} | {blame} | {why} |"
+
+
+def _verdicts(cases: Iterable[Case]) -> list[Verdict]:
+    return [case.verdict for case in cases]
+
+
+def _shorten(text: str) -> str:
+    first = text.strip().split("\n")[0]
+    return first if len(first) <= MAX_TEXT else first[:MAX_TEXT] + "…"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff`]+", " ", text)
+
+
+def escape(text: str) -> str:
+    """Return a text for Markdown, in which nothing of it is markup, nor HTML, nor the end of a table's field."""
+    shown = html.escape(re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]+", " ", text), quote=False)
+    return re.sub(r"([\\`*_\[\]|#~!@])", lambda found: f"&#{ord(found[0])};", shown)
+
+
+def code(text: str) -> str:
+    """Return a text in the type of code."""
+    return f"`{text}`" if re.fullmatch(r"[\x20-\x5f\x61-\x7b\x7d\x7e]+", text) else f"<code>{escape(text)}</code>"
