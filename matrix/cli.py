@@ -24,6 +24,7 @@ from matrix.jury import Jury
 from matrix.manifest import MATRIX_FILE, SUITES, Matrix, MatrixError, load_matrix, parse_matrix
 from matrix.processes import StartError
 from matrix.progress import Progress
+from matrix.report import commands as reports
 from matrix.results import EXIT_FAILED, EXIT_OK, EXIT_SETUP, EXIT_USAGE
 from matrix.run import ManyCells, Plan, default_output
 from matrix.runner import CellRunner
@@ -78,6 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_list(commands)
     _add_run(commands)
+    reports.add_report(commands)
+    reports.add_diff(commands)
     _add_generate(commands)
     return parser
 

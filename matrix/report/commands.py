@@ -1,4 +1,7 @@
-"""The commands `report` and `diff` of `python -m matrix`."""
+"""The commands `report` and `diff` of `python -m matrix`.
+
+What makes the reports is imported when it is needed: the other commands then need no Jinja.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,8 @@ from typing import Any
 
 from matrix import diff
 from matrix.manifest import load_matrix
-from matrix.report.badges import render_badges, write_badges
-from matrix.report.junit import render_junit
-from matrix.report.page import DETAIL_BYTES, render_page
-from matrix.report.summary import render_summary
-from matrix.results import EXIT_OK, EXIT_USAGE, Results, ResultsError, merge_results, read_results
+from matrix.report.payload import DETAIL_BYTES
+from matrix.results import EXIT_OK, EXIT_SETUP, EXIT_USAGE, Results, ResultsError, merge_results, read_results
 
 REPORT = """\
 Make reports of a run from its results. With no option that names an output, the report is a page beside the first
@@ -75,9 +75,17 @@ def _complain(command: Callable[[], int]) -> int:
     except (ResultsError, OSError) as error:
         print(f"matrix: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except ModuleNotFoundError as error:
+        print(f"matrix: {error}; `pip install -r requirements/matrix.txt` has it", file=sys.stderr)
+        return EXIT_SETUP
 
 
 def _report(options: argparse.Namespace) -> int:
+    from matrix.report.badges import render_badges, write_badges
+    from matrix.report.junit import render_junit
+    from matrix.report.page import render_page
+    from matrix.report.summary import render_summary
+
     files = [_read(path) for path in options.results]
     results = merge_results(files) if len(files) > 1 else files[0]
     baseline = _read(options.compare) if options.compare else None
@@ -103,6 +111,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
+    from matrix.report.page import render_page
+
     before, after = _read(options.before), _read(options.after)
     differences = diff.compare(before, after)
     print(diff.format_differences(before, after, differences), end="")

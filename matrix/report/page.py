@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from matrix.report.payload import count_verdicts, make_payload
+from matrix.report.payload import DETAIL_BYTES, count_verdicts, make_payload
 from matrix.results import UNEXPECTED, VERDICTS, Results, Verdict
 
 HERE = Path(__file__).parent
@@ -19,9 +19,6 @@ STATIC = HERE / "static"
 
 SCRIPTS = ("elements.js", "data.js", "state.js", "grid.js", "list.js", "case.js", "main.js")
 """The parts of the page's script, in the order in which they are read."""
-
-DETAIL_BYTES = 8_000_000
-"""How many bytes the details may take before those of passing results are left out, unless something else is said."""
 
 FILTERS = (
     ("server", "Server"),

@@ -29,6 +29,9 @@ ABSENT = "."
 CHUNK_BYTES = 200_000
 """About how many bytes of JSON one chunk has: a browser unpacks so much in a few milliseconds."""
 
+DETAIL_BYTES = 8_000_000
+"""How many bytes the details may take before those of passing results are left out, unless something else is said."""
+
 SHORT_DATA = 600
 """How many bytes of one event of an expected result are kept; whoever needs more reproduces the case."""
 
