@@ -17,6 +17,7 @@ from wizgy import supervisor
 from wizgy.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
 from wizgy.errors import StartError, UsageError
 from wizgy.loader import load_application
+from wizgy.sink import flush_all
 from wizgy.sources import read_settings, show, suggest, to_toml
 from wizgy.wsgi import Application
 
@@ -244,7 +245,10 @@ def run(arguments: Sequence[str]) -> int:
         load(options.app, config)
         print(f"wizgy: {options.app} loads, and the settings are valid.")
         return 0
-    return supervisor.run(lambda config: load(options.app, config), config, lambda: parse_arguments(arguments)[1])
+    try:
+        return supervisor.run(lambda config: load(options.app, config), config, lambda: parse_arguments(arguments)[1])
+    finally:
+        flush_all()
 
 
 def main() -> NoReturn:

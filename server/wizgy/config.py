@@ -497,6 +497,14 @@ class Config:
         metavar="FORMAT",
         group="Logs",
     )
+    request_id: bool = setting(
+        False,
+        boolean,
+        "Give each request an id: X-Request-ID of a trusted proxy, or one of its own. It is in environ as "
+        "wizgy.request_id, in X-Request-ID of the answer, and with what the application writes to wsgi.errors.",
+        group="Logs",
+        synonyms=("request_id_header",),
+    )
     trace: bool = setting(
         False, boolean, "Show what goes over the wire, as curl -v does: < came, > went.", group="Logs"
     )

@@ -34,7 +34,16 @@ from wizgy.errors import BadRequest, InsufficientStorage, MisdirectedRequest, Re
 from wizgy.http import response as http
 from wizgy.http.body import Decoder, decoder_for
 from wizgy.http.request import FieldSection, HeadReader, Limits, RequestHead, RequestLine
-from wizgy.log import AccessLog, ErrorLog, Trace, http_date, logger
+from wizgy.log import (
+    AccessLog,
+    ErrorLog,
+    RequestIds,
+    Trace,
+    current_request_id,
+    http_date,
+    logger,
+    parse_request_id,
+)
 from wizgy.logline import Exchange
 from wizgy.output import Output, Transport, open_temporary_file
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
@@ -90,6 +99,8 @@ class Service:
     forget: Callable[[Connection], None]
     limits: Limits = field(init=False)
     own_fields: http.ServerFields = field(init=False)  # renewed every second
+    request_ids: RequestIds = field(default_factory=RequestIds)
+    identifies: bool = field(init=False)  # whether application and client are told the id
     own_paths: frozenset[str] = field(init=False)  # those that the application is not asked for
     now: float = field(default_factory=monotonic)  # when the selector last returned
     ready: bool = True  # what /readyz tells
@@ -100,6 +111,7 @@ class Service:
     def __post_init__(self) -> None:
         config = self.config
         self.keepalive_timeout = config.keepalive_timeout
+        self.identifies = config.request_id
         self.limits = Limits(config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body)
         self.own_paths = frozenset(("*", "/livez", "/readyz") if config.health else ("*",))
         self.renew_date(time())
@@ -154,6 +166,9 @@ class Connection:
         scheduled: the slot of the timers that the connection is in, or None.
     """
 
+    trusted = False
+    """Whether the peer that wrote the requests is a trusted proxy."""
+
     __slots__ = (
         "_buffer",
         "_client",
@@ -170,6 +185,7 @@ class Connection:
         "_keep_alive",
         "_lingered",
         "_reader",
+        "_request_id",
         "_reset",
         "_response",
         "_service",
@@ -209,6 +225,7 @@ class Connection:
         self._keep_alive = False
         self._ended = False  # whether the client has closed its writing side
         self._given_up = False  # whether another thread has answered for the application
+        self._request_id = ""  # once somebody has asked for it
         self._reset = False  # whether to close with a reset
         self._lingered = 0  # bytes dropped
         self._since = service.now  # when the present transfer or request began
@@ -266,6 +283,8 @@ class Connection:
         if response is None:
             response = self._response = self._make_response()
             context = Context()
+            if self._request_id:
+                context.run(current_request_id.set, self._request_id)
             done = context.run(response.start, self._service.application)
         else:
             assert self._context is not None
@@ -311,13 +330,13 @@ class Connection:
             limit: the seconds that it had.
             stack: where it is.
         """
-        head, response, service = self._head, self._response, self._service
+        head, response = self._head, self._response
         # From here on its thread sends nothing: where it has not begun to answer by now it never will.
         self.output.broken = True
         answer = b""
         if head is not None and response is not None and response.code == 0:
             text = "The application did not answer in time."
-            answer = http.build_error(504, text, own=service.own_fields, is_head=head.line.method == "HEAD")
+            answer = http.build_error(504, text, own=self._own_fields(), is_head=head.line.method == "HEAD")
             self._log(504, 0, monotonic())
         self.output.abort(answer)
         done = "answered with 504" if answer else "cut"
@@ -578,7 +597,24 @@ class Connection:
             self._environ_fields = head.fields
             self._environ_base = self._environ_of(head.fields)
         environ = build_environ(self._environ_base, head, content, content_length)
-        return Response(head, environ, self, service.own_fields)
+        own = service.own_fields
+        if service.identifies:
+            environ["wizgy.request_id"] = self.request_id()
+            own = self._own_fields()
+        return Response(head, environ, self, own)
+
+    def request_id(self) -> str:
+        """The id of the request, made when somebody asks for it."""
+        request_id = self._request_id
+        if not request_id:
+            told = parse_request_id(self._head.fields.values.get("x-request-id")) if self.trusted and self._head else ""
+            request_id = self._request_id = told or self._service.request_ids.make()
+        return request_id
+
+    def _own_fields(self) -> http.ServerFields:
+        """The fields that the server adds to the answer."""
+        own = self._service.own_fields
+        return own.with_request_id(self.request_id()) if self._service.identifies else own
 
     def _environ_of(self, fields: FieldSection) -> Environ:
         if "x-forwarded-for" in fields.values:
@@ -588,8 +624,7 @@ class Connection:
     def report(self, text: str, error: BaseException | None) -> None:
         """Log that the application is at fault."""
         head = self._head  # none where an application goes on after its answer
-        request = f"{head.line.method} {head.line.target}" if head else "-"
-        self._service.errors.report(f"{request}: {text}", error)
+        self._service.errors.report(text, error, head=head, request_id=self.request_id() if head else "")
 
     def _finish_response(self, response: Response, now: float) -> None:
         """The application is done; what it gave may wait for the client still."""
@@ -648,11 +683,10 @@ class Connection:
 
     def _refuse(self, error: RequestError) -> None:
         """Answer a request that is refused; nothing that comes later is parsed."""
-        service = self._service
         answer = http.build_error(
             error.status,
             str(error),
-            own=service.own_fields,
+            own=self._own_fields(),
             # Where no head could be read, its first word may still tell that content would not be understood.
             is_head=self._head.line.method == "HEAD" if self._head else self._buffer.startswith(HEAD_BEGINNINGS),
         )
@@ -670,7 +704,7 @@ class Connection:
             is_head=head.line.method == "HEAD",
             keep_alive=keep_alive,
             known_length=None,
-            own=self._service.own_fields,
+            own=self._own_fields(),
         )
         self._answer(
             checked.code, answer.data + (b"" if head.line.method == "HEAD" else content), keep_alive=keep_alive
@@ -708,7 +742,11 @@ class Connection:
     def _log(self, status: int, content_sent: int, now: float) -> None:
         access_log = self._service.access_log
         if access_log is not None:
-            access_log.write(Exchange(self._client, self._head, status, content_sent, now - self._since, time()))
+            request_id = self.request_id() if access_log.takes_id else ""
+            answer = self._response.head_lines() if access_log.takes_answer and self._response is not None else b""
+            access_log.write(
+                Exchange(self._client, self._head, status, content_sent, now - self._since, time(), request_id, answer)
+            )
 
     def _forget_request(self) -> None:
         if self._content is not None:
@@ -720,3 +758,4 @@ class Connection:
         if self._response is not None:
             self._response = self._context = None
         self._head = None
+        self._request_id = ""

@@ -35,9 +35,10 @@ from typing import Final, Protocol
 from wizgy.config import Config
 from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
 from wizgy.listeners import Listener
-from wizgy.log import AccessLog, ErrorLog, Trace, logger
+from wizgy.log import ErrorStream, Trace, logger, open_access_log
 from wizgy.mount import mount
 from wizgy.overseer import Dismissed, Overseer
+from wizgy.sink import start_writers
 from wizgy.wsgi import Application, Environ, server_environ
 
 TICK: Final = 0.001
@@ -316,11 +317,13 @@ class Engine:
         self._config = config
         self._notify = notify
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
+        errors = ErrorStream(logger)
         self._environs = {
             descriptor: server_environ(
                 name=listener.server_name,
                 port=str(listener.port or 80),
                 scheme="http",
+                errors=errors,
                 multithread=config.threads > 1,
                 multiprocess=multiprocess,
             )
@@ -330,8 +333,8 @@ class Engine:
         self._service = Service(
             mount(application, config.url_prefix) if config.url_prefix else application,
             config,
-            ErrorLog(),
-            AccessLog(config.access_log, config.access_log_format) if config.access_log else None,
+            logger,
+            open_access_log(config),
             Trace() if config.trace else None,
             self._timers,
             self._forget,
@@ -370,6 +373,7 @@ class Engine:
     # Called once.
     def start(self) -> None:
         """Accept connections and serve them in threads of the engine's own."""
+        start_writers()
         self._poller.add_listener(self._wake.descriptor)
         self._start_accepting()
         # One more than may be in the application: while all of those are, it polls for them.
@@ -426,6 +430,8 @@ class Engine:
         self._wake.close()
         if self._service.access_log is not None:
             self._service.access_log.close()
+        if self._service.trace is not None:
+            self._service.trace.close()
 
     def _serve(self) -> None:
         """What each thread does: lead, or stand by."""

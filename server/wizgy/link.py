@@ -24,6 +24,7 @@ class Report(IntEnum):
 class Order(IntEnum):
     """What the supervisor says."""
 
+    REOPEN = ord("o")  # the files of the logs were renamed: go on with new ones
     RETIRE = ord("r")  # a successor serves: finish, and wait a while for requests on idle connections
     LEAVE = ord("l")  # it is out of date: finish what runs, and close idle connections
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from wizgy.http.request import RequestHead
@@ -248,30 +248,41 @@ def find_format(name: str) -> LineFormat:
     return compile_format({"combined": COMBINED, "common": COMMON}.get(name, name))
 
 
+def takes_id(name: str) -> bool:
+    """Whether the id of the request is in a line of a format."""
+    return name == "json" or any(match[0] == "%L" for match in _directive.finditer(name))
+
+
+def takes_answer(name: str) -> bool:
+    """Whether fields of the answer are in a line of a format."""
+    return any(match["letter"] == "o" and match["argument"] for match in _directive.finditer(name))
+
+
 def make_json_format() -> LineFormat:
     """Make a function that writes one JSON object a request."""
-    import json  # not at the top: it costs two milliseconds of the start
+    from json.encoder import encode_basestring_ascii as quote  # not at the top: it costs two milliseconds of the start
 
-    encode = json.JSONEncoder(check_circular=False).encode
+    def quote_or_null(value: str | None) -> str:
+        return "null" if value is None else quote(value)
 
+    # Put together by hand, which takes half the time of making a dict and encoding that.
     def write(exchange: Exchange) -> str:
         head = exchange.head
-        fields = head.fields.values if head else {}
-        return encode(
-            {
-                "time": _iso_time.show(exchange.when),
-                "remote_addr": exchange.client[0],
-                "method": head.line.method if head else None,
-                "target": head.line.target if head else None,
-                "protocol": f"HTTP/1.{head.line.minor}" if head else None,
-                "status": exchange.status,
-                "content_length": exchange.content_sent,
-                "duration": round(exchange.duration, 6),
-                "referer": fields.get("referer"),
-                "user_agent": fields.get("user-agent"),
-                "request_id": exchange.request_id,
-                "traceparent": parse_trace_parent(fields.get("traceparent")),
-            }
+        fields: Mapping[str, str] = head.fields.values if head else {}
+        find = fields.get
+        if head is None:
+            request = '"method": null, "target": null, "protocol": null'
+        else:
+            line = head.line
+            request = (
+                f'"method": {quote(line.method)}, "target": {quote(line.target)}, "protocol": "HTTP/1.{line.minor}"'
+            )
+        return (
+            f'{{"time": "{_iso_time.show(exchange.when)}", "remote_addr": {quote(exchange.client[0])}, {request}, '
+            f'"status": {exchange.status}, "content_length": {exchange.content_sent}, '
+            f'"duration": {exchange.duration:.6f}, "referer": {quote_or_null(find("referer"))}, '
+            f'"user_agent": {quote_or_null(find("user-agent"))}, "request_id": {quote(exchange.request_id)}, '
+            f'"traceparent": {quote_or_null(parse_trace_parent(find("traceparent")))}}}'
         )
 
     return write

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from wizgy import supervisor
+from wizgy import log, supervisor
 from wizgy.child import KILL_AFTER
 from wizgy.engine import Engine
 from wizgy.errors import UsageError
@@ -116,6 +116,7 @@ def make_server(address: tuple[str, int] | str, application: Application, **sett
     Source: PEP 3333
     """
     config = check_keywords(settings, embedded=True)
+    log.configure(config.log_level, config.log_format, embedded=True)
     if isinstance(address, str):
         where = f"unix:{address}"
     else:

@@ -30,7 +30,7 @@ from wizgy.child import TIME_TO_SHOW, Child, Stage, describe_end
 from wizgy.config import Config
 from wizgy.errors import LoadError, StartError
 from wizgy.generation import Generation, discard, open_generation
-from wizgy.link import Link, Report, make_link
+from wizgy.link import Link, Order, Report, make_link
 from wizgy.listeners import Listener
 from wizgy.log import logger
 from wizgy.signals import SelfPipe
@@ -53,6 +53,7 @@ CAUGHT: Final = (
     signal.SIGHUP,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGUSR1,
     signal.SIGUSR2,
 )
 """The signals that mean something to the supervisor."""
@@ -301,13 +302,16 @@ class Supervisor:
 
     def _announce(self, listeners: list[Listener]) -> None:
         for listener in listeners:
-            print(listener.ready_line, file=sys.stderr, flush=True)
+            logger.say(listener.ready_line)
 
     def _handle(self, number: signal.Signals) -> None:
         if number is signal.SIGCHLD:
             self._reap()
         elif number in (signal.SIGTERM, signal.SIGINT):
             self._stop()
+        elif number is signal.SIGUSR1:
+            for child in self._children.values():
+                child.link.send(Order.REOPEN)
         elif number is signal.SIGUSR2:
             self._to_show = list(self._children.values())
         elif self._exit_code is not None:

@@ -27,6 +27,7 @@ from wizgy.link import Link, Order, Report
 from wizgy.listeners import Listener
 from wizgy.log import logger
 from wizgy.signals import SelfPipe, do_nothing
+from wizgy.sink import flush_all, reopen_all
 from wizgy.wsgi import Application, Environ, StartResponse
 
 Load = Callable[[Config], Application]
@@ -35,7 +36,7 @@ BEAT: Final = 1.0
 """Seconds between two signs of life."""
 END_AFTER: Final = 1.0
 """Seconds on top of the graceful timeout; then the process ends, whatever a thread still does."""
-FOR_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+FOR_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 """A terminal sends some of them to the whole group; the supervisor decides what they mean."""
 MOST_NAMED: Final = 3
 """Files to name of those that have changed."""
@@ -54,6 +55,7 @@ def live(do: Callable[[], int]) -> NoReturn:
         traceback.print_exc()
     finally:
         try:
+            flush_all()
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
@@ -79,10 +81,10 @@ def work(load: Load, config: Config, listeners: list[Listener], link: Link) -> i
         application = load(config) if not config.reload else _load_to_edit(load, config, link)
         engine = Engine(application, config, listeners, multiprocess=config.workers > 1, notify=inner.send)
     except StartError as error:
-        print(f"wizgy: {error}", file=sys.stderr, flush=True)
+        logger.say(f"wizgy: {error}")
         return error.exit_code
     signals = SelfPipe()
-    signals.catch(signal.SIGTERM)
+    signals.catch(signal.SIGTERM, signal.SIGUSR1)
     engine.start()
     return _Duty(engine, config, listeners, signals, inner, link).run()
 
@@ -169,7 +171,10 @@ class _Duty:
         return self._end_at is not None and monotonic() >= self._end_at
 
     def _read_signals(self) -> None:
-        if signal.SIGTERM in self._signals.read() and self._drain_at is None:
+        signals = self._signals.read()
+        if signal.SIGUSR1 in signals:  # the supervisor sends an order, but logrotate's pkill means all processes
+            reopen_all()
+        if signal.SIGTERM in signals and self._drain_at is None:
             # The supervisor sends it, or systemd to all processes; who stops at once sends KILL.
             self._drain_at = monotonic() + self._config.drain_delay
             self._engine.be_unready()
@@ -190,7 +195,10 @@ class _Duty:
         if orders is None:
             self._orphaned = True
             self._drain(IDLE_DRAINING)
-        elif Order.LEAVE in orders:
+            return
+        if Order.REOPEN in orders:
+            reopen_all()
+        if Order.LEAVE in orders:
             self._drain(0.0)
         elif Order.RETIRE in orders:
             # A successor serves, so there is no hurry: a client that is about to use its connection again may.

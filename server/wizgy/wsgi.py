@@ -18,10 +18,9 @@ from __future__ import annotations
 import io
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol, TextIO
 from urllib.parse import unquote_to_bytes
 
 from wizgy.errors import ApplicationError
@@ -93,13 +92,16 @@ class FileWrapper:
         return data
 
 
-def server_environ(*, name: str, port: str, scheme: str, multithread: bool, multiprocess: bool) -> Environ:
+def server_environ(
+    *, name: str, port: str, scheme: str, errors: TextIO | io.TextIOBase, multithread: bool, multiprocess: bool
+) -> Environ:
     """The part of `environ` that is the same for every request of a listener.
 
     Args:
         name: ``SERVER_NAME``; not empty.
         port: ``SERVER_PORT``; not empty.
         scheme: ``http`` or ``https``.
+        errors: ``wsgi.errors``.
         multithread: whether two threads of this process may call the application at once.
         multiprocess: whether another process may call the application at the same time.
 
@@ -112,7 +114,7 @@ def server_environ(*, name: str, port: str, scheme: str, multithread: bool, mult
         "GATEWAY_INTERFACE": "CGI/1.1",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.errors": sys.stderr,
+        "wsgi.errors": errors,
         "wsgi.multithread": multithread,
         "wsgi.multiprocess": multiprocess,
         "wsgi.run_once": False,
@@ -278,6 +280,11 @@ class Response:
     def abandon(self) -> None:
         """Give up a response that is not complete, because its client is gone."""
         self._fail(Disconnected())
+
+    def head_lines(self) -> bytes:
+        """The status line and the field lines of the application, where they were sent."""
+        checked = self._checked
+        return checked.all_lines() if checked is not None and checked.code == self.code else b""
 
     def start_response(
         self, status: str, headers: http.Fields, exc_info: ExcInfo | None = None, /

@@ -30,6 +30,21 @@ def halves(milliseconds: int) -> Iterator[bytes]:
     yield b"second\n"
 
 
+def misbehave(environ: dict[str, Any], path: str, argument: str) -> None:
+    """Do what the path says, if it is something that a good application does not."""
+    if path == "loop":
+        print("loops in", os.getpid(), flush=True)
+        while True:
+            pass
+    if path == "exit":
+        sys.exit(7)
+    if path == "fail":
+        raise ValueError(f"failed {argument}")
+    if path == "print":
+        for line in range(int(argument)):
+            print(environ["QUERY_STRING"], "line", line, file=environ["wsgi.errors"])
+
+
 def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterable[bytes]:
     """Do what the path says."""
     if path == "sleep":
@@ -46,12 +61,7 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
         subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
     if path == "signals":
         return subprocess.run(["grep", "^Sig", "/proc/self/status"], check=True, capture_output=True).stdout
-    if path == "loop":
-        print("loops in", os.getpid(), flush=True)
-        while True:
-            pass
-    if path == "exit":
-        sys.exit(7)
+    misbehave(environ, path, argument)
     texts = {key: value for key, value in environ.items() if isinstance(value, str)}
     values = {"pid": os.getpid(), "threads": threading.active_count(), "environ": texts}
     return json.dumps(values[path]).encode() + b"\n" if path in values else b"hello\n"
@@ -62,6 +72,8 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
     path, _, argument = environ["PATH_INFO"].lstrip("/").partition("/")
     content = answer(environ, path, argument)
     fields = [("Content-Type", "text/plain")]
+    if path == "id":
+        fields.append(("X-Request-Id", argument))
     if path in ("big", "push"):
         fields.append(("Content-Length", argument))
     write = start_response("200 OK", fields)

@@ -72,6 +72,27 @@ def poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return str(request.param)
 
 
+def test_logs_in_a_thread(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """shutdown() has written every line, and leaves no thread or descriptor of a log behind (faults 16, 18)."""
+    log = tmp_path / "access.log"
+    with nothing_left_behind():
+        with serving(access_log=log.as_posix(), trace=True, request_id=True) as address:
+            for _ in range(3):
+                assert get(address)[0] == 200
+            get(address, "/print/2?it")
+        assert len(log.read_text("ascii").splitlines()) == 4
+        assert capfd.readouterr().out.count("< GET /") == 4
+
+
+def test_full_log_in_a_thread() -> None:
+    """A log on a full device fails no request here either, and shutdown() does not wait for it (fault 16)."""
+    with serving(access_log="/dev/full") as address:
+        for _ in range(3):
+            assert get(address) == (200, b"hello\n")
+        began = time.monotonic()
+    assert time.monotonic() - began < TIMEOUT
+
+
 def test_serves_in_a_thread_and_leaves_nothing(poller: str) -> None:
     """shutdown() returns when all is answered, and leaves no thread and no descriptor behind (fault 18)."""
     with nothing_left_behind():

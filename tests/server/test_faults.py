@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -225,21 +224,6 @@ def test_exit_in_the_application(threads: str) -> None:
         # Besides those that run the application: the main thread, the watcher, and one that polls meanwhile.
         wait_until(lambda: int(get(server.address, "/threads")[1]) == int(threads) + 3, "all threads live")
         assert children(server.pid) == {worker}
-
-
-@pytest.fixture(scope="module")
-def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder on a file system of one megabyte."""
-    folder = tmp_path_factory.mktemp("small")
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"this container may not mount: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def used(folder: Path) -> int:

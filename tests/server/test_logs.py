@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.server.client import connect, get, read_all, read_answer, request, start, wait_until
+from tests.server.client import (
+    Address,
+    children,
+    connect,
+    get,
+    read_all,
+    read_answer,
+    request,
+    start,
+    wait_until,
+)
 
 COMBINED = re.compile(
     r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
@@ -61,6 +72,86 @@ def test_json_log(tmp_path: Path) -> None:
     assert first["content_length"] == len(b"hello\n")
     assert 0 <= first["duration"] < 10
     assert second["status"] == 500
+
+
+def test_log_of_ones_own_format(tmp_path: Path) -> None:
+    """A format of one's own has fields of request and answer, and says how long it took."""
+    file = tmp_path / "access.log"
+    line_format = '%h "%r" %>s %B %{ms}T %{content-type}o %{content-length}o "%{x-a}i" %P 100%%'
+    with start("--access-log", str(file), "--access-log-format", line_format) as server:
+        with connect(server.address) as sock:
+            sock.sendall(request("/big/70000?x", 'X-A: a"b'))
+            read_answer(sock)
+        get(server.address, "/sleep/100")
+        get(server.address, "/fail/it")
+        sized, slow, failed = lines_of(file, 3)
+        [worker] = children(server.pid)
+    assert sized.startswith('127.0.0.1 "GET /big/70000?x HTTP/1.1" 200 70000 ')
+    assert sized.endswith(rf' text/plain 70000 "a\x22b" {worker} 100%')
+    end = rf'"-" {worker} 100%'
+    found = re.fullmatch(r'127\.0\.0\.1 "GET /sleep/100 HTTP/1\.1" 200 6 (\d+) text/plain - ' + end, slow)
+    assert found is not None
+    assert 100 <= int(found[1]) < 5000
+    assert re.fullmatch(r'127\.0\.0\.1 "GET /fail/it HTTP/1\.1" 500 \d+ \d+ - - ' + end, failed)
+
+
+TRACE_PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def ask(address: Address, target: str, *fields: str) -> tuple[http.client.HTTPResponse, bytes]:
+    """Ask once: the answer, and its content."""
+    with connect(address) as sock:
+        sock.sendall(request(target, "Connection: close", *fields))
+        return read_answer(sock)
+
+
+def test_request_ids(tmp_path: Path) -> None:
+    """With --request-id one id is in environ, answer, access log, error log and what goes to wsgi.errors."""
+    file = tmp_path / "access.log"
+    with start("--request-id", "--access-log", str(file), "--access-log-format", "json") as server:
+        answer, content = ask(server.address, "/environ", "X-Request-ID: from-a-stranger")
+        told = answer.getheader("X-Request-ID")
+        assert json.loads(content)["wizgy.request_id"] == told
+        failed = ask(server.address, "/fail/it", f"traceparent: {TRACE_PARENT}")[0].getheader("X-Request-ID")
+        printed = ask(server.address, "/print/3?it")[0].getheader("X-Request-ID")
+        refused = ask(server.address, "/hello", "Transfer-Encoding: nonsense")[0].getheader("X-Request-ID")
+        own = ask(server.address, "/id/my-own")[0]
+        lines = [json.loads(line) for line in lines_of(file, 5)]
+        server.wait_stderr(rf"^\[{printed}\] it line 0\nit line 1\nit line 2$")
+        server.wait_stderr(rf"ERROR: \[{failed}\] GET /fail/it: The application failed\.\nTraceback")
+    ids = [told, failed, printed, refused]
+    assert None not in ids
+    assert len(set(ids)) == 4
+    assert [line["request_id"] for line in lines[:4]] == ids
+    assert [line["traceparent"] for line in lines] == [None, TRACE_PARENT, None, None, None]
+    assert own.headers.get_all("X-Request-ID") == ["my-own"]
+
+
+def test_request_id_of_a_proxy() -> None:
+    """X-Request-ID of a trusted proxy is the id, if it is one that may stand in a log."""
+    with start("--request-id", "--trust-proxy", "127.0.0.1") as server:
+        for field, is_taken in ("from-the-proxy", True), ("a b", False), ("x" * 129, False):
+            answer, content = ask(server.address, "/environ", f"X-Request-ID: {field}")
+            assert json.loads(content)["wizgy.request_id"] == answer.getheader("X-Request-ID")
+            assert (answer.getheader("X-Request-ID") == field) is is_taken
+
+
+def test_without_request_ids(tmp_path: Path) -> None:
+    """Without --request-id client and application are told none, and the logs of one fault have the same one."""
+    file = tmp_path / "access.log"
+    arguments = ("--log-format", "json", "--access-log", str(file), "--access-log-format", "json")
+    with start(*arguments) as server:
+        answer, content = ask(server.address, "/environ")
+        assert answer.getheader("X-Request-ID") is None
+        assert "wizgy.request_id" not in json.loads(content)
+        ask(server.address, "/fail/it", f"traceparent: {TRACE_PARENT}")
+        ask(server.address, "/print/2?it")
+        event = json.loads(server.wait_stderr(r"^\{.*failed it.*\}$")[0])
+        text = json.loads(server.wait_stderr(r"^\{.*it line.*\}$")[0])
+        first, second, _ = map(json.loads, lines_of(file, 3))
+    assert (event["request_id"], event["traceparent"]) == (second["request_id"], TRACE_PARENT)
+    assert first["request_id"] != second["request_id"]
+    assert (text["message"], text["request_id"], text["logger"]) == ("it line 0\nit line 1", "", "wsgi.errors")
 
 
 def test_log_on_standard_output() -> None:

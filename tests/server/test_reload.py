@@ -200,7 +200,7 @@ def test_settings_are_read_again(folder: Folder) -> None:
         assert server_field(server) == "two"
         wait_until(lambda: len(children(server.pid)) == 2, "the old worker is gone", 20)
         wrong: list[tuple[dict[str, object], str]] = [
-            ({"thread": 2}, "there is no such setting. Did you mean threads?"),
+            ({"thread": 2}, "thread: there is no such setting. Did you mean threads?"),
             ({"server_header": "three", "access_log": "/nowhere/log"}, "/nowhere/log cannot be opened"),
         ]
         for values, expected in wrong:

@@ -5,16 +5,37 @@ from __future__ import annotations
 import email.utils
 import json
 import logging
+import os
+import re
 import sys
+import threading
+from contextvars import Context
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wizgy import sink
 from wizgy.errors import UsageError
-from wizgy.log import AccessLog, ErrorLog, LineFormatter, Trace, http_date
+from wizgy.http.request import HeadReader, Limits, RequestHead
+from wizgy.log import (
+    AccessLog,
+    ErrorLog,
+    ErrorStream,
+    RequestIds,
+    Trace,
+    current_request_id,
+    http_date,
+    parse_request_id,
+)
 from wizgy.logline import Exchange
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are written at once, as before an engine starts; one of another test may have."""
+    monkeypatch.setattr(sink, "_threads_allowed", False)
 
 
 @given(st.integers(0, 253402300799))
@@ -36,33 +57,222 @@ def test_access_log_file(tmp_path: Path) -> None:
         AccessLog(str(tmp_path / "missing" / "log"), "combined")
 
 
-def test_error_log_survives_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log handler of the application that raises does not fail a request."""
+def head_of(*lines: bytes) -> RequestHead:
+    """A request head."""
+    fields = b"".join(line + b"\r\n" for line in (b"Host: a", *lines))
+    head = HeadReader(Limits()).read(bytearray(b"GET /a HTTP/1.1\r\n" + fields + b"\r\n"))
+    assert head is not None
+    return head
+
+
+def error_log(level: str = "info", log_format: str = "text", *, embedded: bool = False) -> ErrorLog:
+    """An error log that goes to what is standard error now."""
+    log = ErrorLog()
+    log.configure(level, log_format, embedded=embedded)
+    return log
+
+
+@pytest.fixture
+def _no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a program that does not use `logging`."""
+    monkeypatch.delitem(sys.modules, "logging")
+
+
+class Kept(logging.Handler):
+    """Keeps what a program's own handler would be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one record."""
+        self.records.append(record)
+
+
+def test_a_program_with_logging_has_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a program that has set up `logging`, faults go to its logger `wizgy`."""
+    kept = Kept()
+    monkeypatch.setattr(logging.getLogger("wizgy"), "handlers", [kept])
+    error = ValueError("x")
+    error_log(embedded=True).report("It failed.", error, head=head_of(), request_id="id-1")
+    [record] = kept.records
+    assert (record.levelname, record.getMessage()) == ("ERROR", "[id-1] GET /a: It failed.")
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+def test_error_log_survives_handlers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log handler of the program that raises does not fail a request, and what it was given is not lost."""
 
     class Raises(logging.Handler):
-        called = False
-
         def emit(self, record: logging.LogRecord) -> None:
-            Raises.called = True
             raise OSError
 
     monkeypatch.setattr(logging.getLogger("wizgy"), "handlers", [Raises()])
-    ErrorLog().report("Something.", ValueError("x"))
-    assert Raises.called
+    error_log(embedded=True).report("Something.", ValueError("x"))
+    assert "Something. (ValueError, which cannot be printed)" in capsys.readouterr().err
 
 
-def test_json_error_line() -> None:
-    """A fault is one JSON object on one line, with its traceback inside."""
+def test_the_command_is_not_silenced(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set-up of `logging` by the application, which disables other loggers, does not silence the command."""
+    monkeypatch.setattr(logging.getLogger("wizgy"), "disabled", True)
+    error_log().error("Heard %d times.", 1)
+    assert capfd.readouterr().err.endswith("ERROR: Heard 1 times.\n")
+
+
+@pytest.mark.usefixtures("_no_logging")
+def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is below the level is not said."""
+    log = error_log("warning", embedded=True)
+    for say in log.debug, log.info, log.warning, log.error:
+        say("%s", say.__name__)
+    assert [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()] == ["warning", "error"]
+
+
+@pytest.mark.usefixtures("_no_logging")
+def test_text_events(capsys: pytest.CaptureFixture[str]) -> None:
+    """An event is a line with the id of its request, then its traceback; nothing in it moves a terminal's cursor."""
+    try:
+        raise ValueError("two\nlines \x1b[2J")
+    except ValueError as error:
+        error_log(embedded=True).report("It failed.", error, head=head_of(), request_id="id-1")
+    first, second, *_, before, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d wizgy\[{os.getpid()}\] ERROR: \[id-1\] GET /a: It failed\.",
+        first,
+    )
+    assert second == "Traceback (most recent call last):"
+    assert (before, last) == ("ValueError: two", r"lines \x1b[2J")
+
+
+@pytest.mark.usefixtures("_no_logging")
+def test_json_events(capsys: pytest.CaptureFixture[str]) -> None:
+    """With JSON an event is one object on one line: its traceback, its request, and the trace of that."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    log = error_log(log_format="json", embedded=True)
     try:
         raise ValueError("two\nlines")
-    except ValueError:
-        record = logging.LogRecord("wizgy", logging.ERROR, "", 0, "It %s.", ("failed",), sys.exc_info())
-    line = LineFormatter(as_json=True).format(record)
-    assert "\n" not in line
-    event = json.loads(line)
-    assert (event["level"], event["message"]) == ("error", "It failed.")
-    assert "two\nlines" in event["traceback"]
-    assert "ERROR: It failed.\nTraceback" in LineFormatter(as_json=False).format(record)
+    except ValueError as error:
+        log.report("It failed.", error, head=head_of(b"traceparent: " + trace.encode()), request_id="id-1")
+        log.exception("A fault of %s.", "ours")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["level"], first["message"], first["request_id"]) == ("error", "It failed.", "id-1")
+    assert (first["method"], first["target"], first["traceparent"]) == ("GET", "/a", trace)
+    assert "two\nlines" in first["traceback"]
+    assert (second["message"], second["traceback"]) == ("A fault of ours.", first["traceback"])
+    assert first.keys() - second.keys() == {"method", "target", "request_id", "traceparent"}
+
+
+@pytest.mark.usefixtures("_no_logging")
+def test_an_exception_that_cannot_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """An exception whose text raises is reported all the same."""
+
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    error_log(embedded=True).report("It failed.", Unprintable())
+    assert "It failed." in capsys.readouterr().err
+
+
+class Waits:
+    """A standard error that lets nothing through until it is told to."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        """Take text, once the gate is open."""
+        assert self.gate.wait(10)
+        self.writes.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+
+
+def test_tracebacks_in_pieces_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What threads print to wsgi.errors piece by piece stays together: here two tracebacks, a line of each in turn."""
+    monkeypatch.setattr(sink, "_threads_allowed", True)
+    waits = Waits()
+    monkeypatch.setattr("sys.stderr", waits)
+    log = error_log(embedded=True)
+    stream = ErrorStream(log)
+    stream.write("first\n")  # which holds the writer
+    turns = [threading.Semaphore(1), threading.Semaphore(0)]
+
+    def write(mine: int) -> None:
+        for line in range(5):
+            turns[mine].acquire()
+            stream.write(f"thread {mine}")
+            stream.write(f" line {line}\n")
+            turns[1 - mine].release()
+
+    threads = [threading.Thread(target=write, args=(mine,)) for mine in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    waits.gate.set()
+    log.sink.close(10)
+    lines = "".join(waits.writes).splitlines()
+    assert lines == ["first", *(f"thread {mine} line {line}" for mine in (0, 1) for line in range(5))]
+
+
+@pytest.mark.usefixtures("_no_logging")
+def test_error_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    """wsgi.errors has write, writelines and flush; nobody closes it (PEP 3333, "Input and Error Streams")."""
+    stream = ErrorStream(error_log(embedded=True))
+    assert stream.write("one ") == 4
+    stream.writelines(["two\n", "three"])
+    stream.flush()
+    print("four", "five", file=stream)
+    stream.close()
+    stream.write("x" * 10_000)
+    with pytest.raises(TypeError, match="takes str, not bytes"):
+        stream.write(b"bytes")  # type: ignore[arg-type]
+    assert capsys.readouterr().err.splitlines() == ["one two", "three", "four five", "x" * 10_000]
+
+
+@pytest.mark.usefixtures("_no_logging")
+def test_error_stream_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """With JSON what is written to wsgi.errors is an object, with the id of the request that wrote it."""
+    stream = ErrorStream(error_log(log_format="json", embedded=True))
+
+    def handle() -> None:
+        current_request_id.set("id-1")
+        stream.write("two\nlines\n")
+
+    Context().run(handle)
+    stream.write("of nobody\n")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["message"], first["request_id"], first["logger"]) == ("two\nlines", "id-1", "wsgi.errors")
+    assert (second["message"], second["request_id"]) == ("of nobody", "")
+
+
+def test_request_ids() -> None:
+    """Ids differ from each other and from those of other processes, and may stand in a field and a log."""
+    one, other = RequestIds(), RequestIds()
+    ids = [one.make() for _ in range(1000)] + [other.make() for _ in range(1000)]
+    assert len(set(ids)) == 2000
+    assert all(parse_request_id(made) == made for made in ids)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a", "0af7651916cd43dd8448eb211c80319c", "f058ebd6-02f7-4d3f-942e-904344e8cde5", "Root=1-67891233-abc", "a" * 128],
+)
+def test_request_id_of_a_proxy(value: str) -> None:
+    """The ids that proxies make are taken as they are."""
+    assert parse_request_id(value) == value
+
+
+@pytest.mark.parametrize("value", [None, "", "a" * 129, "a b", 'a"', "a\n", "a\x1b", "\xe9", "a, b", "a;b"])
+def test_bad_request_id_of_a_proxy(value: str | None) -> None:
+    """What could break a field or a log is as if there were none."""
+    assert parse_request_id(value) == ""
 
 
 def test_trace(capsys: pytest.CaptureFixture[str]) -> None:

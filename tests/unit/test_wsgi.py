@@ -523,7 +523,7 @@ def test_wrapper_without_close() -> None:
 
 def environ_of(head: RequestHead, content_length: int = 0) -> dict[str, Any]:
     """The environ of a request."""
-    server = server_environ(name="n", port="80", scheme="http", multithread=True, multiprocess=False)
+    server = server_environ(name="n", port="80", scheme="http", errors=sys.stderr, multithread=True, multiprocess=False)
     base = environ_of_fields(server, head.fields, ("1.2.3.4", "5"))
     return build_environ(base, head, io.BytesIO(), content_length)
 
@@ -576,7 +576,7 @@ def test_environ_of_absolute_form() -> None:
 
 def test_environs_are_apart() -> None:
     """What one request puts into its environ is not in the next one's."""
-    server = server_environ(name="n", port="80", scheme="http", multithread=True, multiprocess=False)
+    server = server_environ(name="n", port="80", scheme="http", errors=sys.stderr, multithread=True, multiprocess=False)
     base = environ_of_fields(server, head_of().fields, ("", ""))
     first = build_environ(base, head_of(), io.BytesIO(), 0)
     first["mine"] = 1

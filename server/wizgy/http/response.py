@@ -57,17 +57,23 @@ class ServerFields:
     Args:
         date: the Date field.
         server: the Server field, or nothing.
+        request_id: the X-Request-ID field, or nothing.
 
     Attributes:
         ending: all of them, and the empty line that ends the head.
     """
 
-    __slots__ = ("date", "ending", "server")
+    __slots__ = ("date", "ending", "request_id", "server")
 
-    def __init__(self, date: bytes, server: bytes) -> None:
+    def __init__(self, date: bytes, server: bytes, request_id: bytes = b"") -> None:
         self.date = date
         self.server = server
-        self.ending = date + server + b"\r\n"
+        self.request_id = request_id
+        self.ending = date + server + request_id + b"\r\n"
+
+    def with_request_id(self, request_id: str) -> ServerFields:
+        """These fields, and the id of the request, which must be a token or the like."""
+        return ServerFields(self.date, self.server, f"X-Request-ID: {request_id}\r\n".encode("ascii"))
 
 
 class CheckedHead(NamedTuple):
@@ -79,6 +85,7 @@ class CheckedHead(NamedTuple):
         content_length: the value of the application's Content-Length in bytes, or None.
         has_date: whether the application set Date itself.
         has_server: whether the application set Server itself.
+        has_request_id: whether the application set X-Request-ID itself.
         usual: the head up to the fields of the server, for an answer to HTTP/1.1 that has content and leaves the
             connection open; nothing where such an answer needs a closer look.
     """
@@ -88,7 +95,14 @@ class CheckedHead(NamedTuple):
     content_length: int | None
     has_date: bool
     has_server: bool
+    has_request_id: bool
     usual: bytes
+
+    def all_lines(self) -> bytes:
+        """The lines, with the application's Content-Length."""
+        if self.content_length is None:
+            return self.lines
+        return b"%bContent-Length: %d\r\n" % (self.lines, self.content_length)
 
 
 class ResponseHead(NamedTuple):
@@ -160,13 +174,13 @@ def _check_head(status: str, fields: Fields) -> CheckedHead:
 
 
 def _make_checked(code: int, lines: bytes, content_length: int | None, names: set[bytes]) -> CheckedHead:
-    has_date, has_server = b"date" in names, b"server" in names
+    has_date, has_server, has_request_id = (name in names for name in (b"date", b"server", b"x-request-id"))
     usual = b""
-    if code not in WITHOUT_CONTENT and not has_date and not has_server:
+    if code not in WITHOUT_CONTENT and not has_date and not has_server and not has_request_id:
         usual = b"HTTP/1.1 " + lines
         if content_length is not None:
             usual += b"Content-Length: %d\r\n" % content_length
-    return CheckedHead(code, lines, content_length, has_date, has_server, usual)
+    return CheckedHead(code, lines, content_length, has_date, has_server, has_request_id, usual)
 
 
 def _check_status(status: str) -> bytes:
@@ -242,6 +256,8 @@ def build_head(
         parts.append(own.date)
     if not checked.has_server:
         parts.append(own.server)
+    if not checked.has_request_id:
+        parts.append(own.request_id)
     if not keep_alive or framing is Framing.CLOSE:
         parts.append(b"Connection: close\r\n\r\n")
     elif minor == 0:
