@@ -89,7 +89,7 @@ def test_installation_that_fails(tmp_path: Path) -> None:
     lock.write_text("./no-such-package-here\n")
 
     for _ in range(2):
-        with pytest.raises(SetupError, match=r"(?s)pip install .*broken\.txt failed .*no-such-package-here"):
+        with pytest.raises(SetupError, match=r"(?s)pip .*install .*broken\.txt failed .*no-such-package-here"):
             from_locks([lock], find_interpreter(PYTHON), cache=tmp_path)
 
 
