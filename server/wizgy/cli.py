@@ -16,6 +16,7 @@ import wizgy
 from wizgy import supervisor
 from wizgy.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
 from wizgy.errors import StartError, UsageError
+from wizgy.generation import read_certificates
 from wizgy.loader import load_application
 from wizgy.sink import flush_all
 from wizgy.sources import read_settings, show, suggest, to_toml
@@ -242,6 +243,7 @@ def run(arguments: Sequence[str]) -> int:
     if not options.app:
         raise UsageError(NO_APPLICATION)
     if options.check:
+        read_certificates(config)
         load(options.app, config)
         print(f"wizgy: {options.app} loads, and the settings are valid.")
         return 0

@@ -466,6 +466,37 @@ class Config:
         group="Proxies",
         synonyms=("root_path", "script_name", "mount"),
     )
+    certfile: tuple[str, ...] = setting(
+        (),
+        file_path,
+        "File with a certificate and those above it, in PEM; then TLS is spoken. May be given several times: which one "
+        "a client gets is chosen by the name that it asks for, else it is the first.",
+        metavar="FILE",
+        group="TLS",
+        repeatable=True,
+        synonyms=("ssl_certfile", "ssl_cert", "ssl_certificate", "tls_certfile", "cert", "certificate"),
+    )
+    keyfile: tuple[str, ...] = setting(
+        (),
+        file_path,
+        "File with the private key of the certificate, in PEM; one for each --certfile in the same order, or none "
+        "where the certificate's file holds it.",
+        metavar="FILE",
+        group="TLS",
+        repeatable=True,
+        needs="certfile",
+        synonyms=("ssl_keyfile", "ssl_key", "tls_keyfile", "private_key", "key"),
+    )
+    client_ca: str = setting(
+        "",
+        file_path,
+        "File with the certificates, in PEM, of the authorities one of which has to have signed a client's; a client "
+        "without such a certificate is refused.",
+        metavar="FILE",
+        group="TLS",
+        needs="certfile",
+        synonyms=("ca_certs", "ssl_ca_certs", "ssl_ca", "cafile", "ca_file", "client_cert"),
+    )
     access_log: str = setting(
         "",
         file_path,

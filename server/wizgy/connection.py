@@ -164,6 +164,7 @@ class Connection:
         again: whether there is more to do at once, after others had their turn.
         deadline: when `expire` is due, in seconds of the monotonic clock.
         scheduled: the slot of the timers that the connection is in, or None.
+        trusted: whether the peer is a trusted proxy, so that what it says of others counts.
     """
 
     trusted = False
@@ -503,7 +504,7 @@ class Connection:
         # Edge-triggered: a full buffer may have left something behind, a short one has not.
         if len(data) == RECEIVE_SIZE:
             self.readable = True
-        if self._service.trace is not None:
+        if self._service.trace is not None and self.state is not State.LINGERING:
             self._service.trace.received(data)
         return data
 
@@ -649,7 +650,12 @@ class Connection:
             self.state = HEAD
             self._head_begun = False
             service.deadlines.set(self, now + service.keepalive_timeout)
-        elif self._ended or self._reset:
+        else:
+            self._end_connection()
+
+    def _end_connection(self) -> None:
+        """The last byte of the last answer has been sent."""
+        if self._ended or self._reset:
             self.close()
         else:
             self._begin_lingering()

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
 from time import monotonic, sleep, time
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from wizgy.config import Config
 from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
@@ -40,6 +40,9 @@ from wizgy.mount import mount
 from wizgy.overseer import Dismissed, Overseer
 from wizgy.sink import start_writers
 from wizgy.wsgi import Application, Environ, server_environ
+
+if TYPE_CHECKING:  # it takes a while to import, and few servers need it
+    from ssl import SSLContext
 
 TICK: Final = 0.001
 """Seconds after which a call of the application counts as slow."""
@@ -302,6 +305,7 @@ class Engine:
         multiprocess: whether other processes serve the same application.
         poller: for tests; by default the best that the system has.
         notify: called with what its process should know, in any thread.
+        tls: the certificates, or None to serve without TLS.
     """
 
     def __init__(
@@ -313,6 +317,7 @@ class Engine:
         multiprocess: bool = False,
         poller: Poller | None = None,
         notify: Callable[[Notice], None] = lambda notice: None,
+        tls: SSLContext | None = None,
     ) -> None:
         self._config = config
         self._notify = notify
@@ -321,8 +326,8 @@ class Engine:
         self._environs = {
             descriptor: server_environ(
                 name=listener.server_name,
-                port=str(listener.port or 80),
-                scheme="http",
+                port=str(listener.port or (443 if tls else 80)),
+                scheme="https" if tls else "http",
                 errors=errors,
                 multithread=config.threads > 1,
                 multiprocess=multiprocess,
@@ -339,7 +344,7 @@ class Engine:
             self._timers,
             self._forget,
         )
-        self._connect = choose_connection(config)
+        self._connect = choose_connection(config, tls)
         self._wake = Wake()
         self._poller: Poller = poller or self._choose_poller()
         self._connections: dict[int, Connection] = {}
@@ -779,13 +784,20 @@ class Engine:
         self._notify(Notice.STOPPED)
 
 
-def choose_connection(config: Config) -> Callable[[Service, socket.socket, tuple[str, str], Environ], Connection]:
+def choose_connection(
+    config: Config, tls: SSLContext | None
+) -> Callable[[Service, socket.socket, tuple[str, str], Environ], Connection]:
     """What to make of an accepted socket. The usual connection pays nothing for the others."""
-    if not config.trust_proxy and not config.keep_forwarded:
+    if tls is None and not config.trust_proxy and not config.keep_forwarded:
         return Connection
     from wizgy.proxied import Front, ProxiedConnection
 
-    return partial(ProxiedConnection, Front(config))
+    front = Front(config)
+    if tls is None:
+        return partial(ProxiedConnection, front)
+    from wizgy.secure import SecureConnection
+
+    return partial(SecureConnection, front, tls)
 
 
 def most_calls(least: int, jitter: int) -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from wizgy.config import Config
 from wizgy.listeners import Listener, open_listener
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 @dataclass(eq=False)
@@ -15,22 +19,26 @@ class Generation:
     Args:
         config: the settings.
         listeners: the listening sockets, in the order of `config.bind`.
+        tls: the certificates, or None. All workers have the same keys of session tickets with it.
     """
 
     config: Config
     listeners: list[Listener]
+    tls: SSLContext | None
 
 
 def open_generation(config: Config, before: Generation | None = None) -> Generation:
-    """Listen on every address of the settings.
+    """Read the certificates, and listen on every address of the settings.
 
     Args:
         config: the settings.
         before: what is in force. Where an address is the same its socket stays open: nobody is refused meanwhile.
 
     Raises:
+        UsageError: a certificate or key will not do.
         BindError: an address cannot be listened on. What was opened for nothing is closed.
     """
+    tls = read_certificates(config)
     taken_over = list(zip(before.config.bind, before.listeners, strict=True)) if before else []
     listeners: list[Listener] = []
     opened: list[Listener] = []
@@ -46,7 +54,20 @@ def open_generation(config: Config, before: Generation | None = None) -> Generat
     except BaseException:
         discard(opened)
         raise
-    return Generation(config, listeners)
+    return Generation(config, listeners, tls)
+
+
+def read_certificates(config: Config) -> SSLContext | None:
+    """The certificates of the settings, or None where there are none.
+
+    Raises:
+        UsageError: a certificate or key will not do.
+    """
+    if not config.certfile:
+        return None
+    from wizgy.certificates import make_context  # not at the top: ssl takes a while to import, and few need it
+
+    return make_context(config)
 
 
 def discard(listeners: list[Listener]) -> None:

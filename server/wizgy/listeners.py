@@ -48,12 +48,12 @@ class Listener:
             return socket.gethostname()
         return f"[{self.host}]" if ":" in self.host else self.host
 
-    @property
-    def ready_line(self) -> str:
-        """What tells a person or a test that requests are accepted here."""
+    def ready_line(self, *, secure: bool) -> str:
+        """What tells a person or a test that requests are accepted here, with TLS or without."""
+        protocol = "HTTPS" if secure else "HTTP"
         if self.is_unix:
-            return f"wizgy: Serving HTTP on {self.host} ..."
-        return f"wizgy: Serving HTTP on {self.host} port {self.port} ..."
+            return f"wizgy: Serving {protocol} on {self.host} ..."
+        return f"wizgy: Serving {protocol} on {self.host} port {self.port} ..."
 
     def accept(self) -> tuple[socket.socket, tuple[str, str]]:
         """Accept a connection: its socket, not blocking, and the client's address and port.

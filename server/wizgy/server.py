@@ -9,6 +9,7 @@ from wizgy import log, supervisor
 from wizgy.child import KILL_AFTER
 from wizgy.engine import Engine
 from wizgy.errors import UsageError
+from wizgy.generation import read_certificates
 from wizgy.listeners import Listener, open_listener
 from wizgy.sources import check_keywords
 from wizgy.wsgi import Application
@@ -122,6 +123,7 @@ def make_server(address: tuple[str, int] | str, application: Application, **sett
     else:
         host, port = address
         where = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
+    tls = read_certificates(config)
     listener = open_listener(where, config.backlog)
-    engine = Engine(application, config, [listener])
+    engine = Engine(application, config, [listener], tls=tls)
     return Server(listener, engine, config.graceful_timeout + KILL_AFTER)

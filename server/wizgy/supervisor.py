@@ -209,7 +209,7 @@ class Supervisor:
         for listener in self._all_listeners():
             if listener not in generation.listeners:
                 listener.close()
-        return worker.work(self._load, generation.config, generation.listeners, link)
+        return worker.work(self._load, generation, link)
 
     def _all_listeners(self) -> list[Listener]:
         trial = self._trial.listeners if self._trial else []
@@ -302,7 +302,7 @@ class Supervisor:
 
     def _announce(self, listeners: list[Listener]) -> None:
         for listener in listeners:
-            logger.say(listener.ready_line)
+            logger.say(listener.ready_line(secure=self._serving.tls is not None))
 
     def _handle(self, number: signal.Signals) -> None:
         if number is signal.SIGCHLD:

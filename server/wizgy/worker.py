@@ -23,6 +23,7 @@ from wizgy.config import Config
 from wizgy.connection import IDLE_DRAINING
 from wizgy.engine import Engine, Notice
 from wizgy.errors import LoadError, StartError
+from wizgy.generation import Generation
 from wizgy.link import Link, Order, Report
 from wizgy.listeners import Listener
 from wizgy.log import logger
@@ -62,24 +63,31 @@ def live(do: Callable[[], int]) -> NoReturn:
             os._exit(exit_code)
 
 
-def work(load: Load, config: Config, listeners: list[Listener], link: Link) -> int:
+def work(load: Load, generation: Generation, link: Link) -> int:
     """Serve until told to stop, or until the supervisor is gone.
 
     Args:
         load: makes the application.
-        config: the settings.
-        listeners: the listening sockets.
+        generation: the settings, the listening sockets and the certificates.
         link: the worker's end of the link to the supervisor.
 
     Returns:
         The exit status for the process.
     """
+    config, listeners = generation.config, generation.listeners
     _begin_signals()
     log.configure(config.log_level, config.log_format)
     inner = Link(*os.pipe())
     try:
         application = load(config) if not config.reload else _load_to_edit(load, config, link)
-        engine = Engine(application, config, listeners, multiprocess=config.workers > 1, notify=inner.send)
+        engine = Engine(
+            application,
+            config,
+            listeners,
+            multiprocess=config.workers > 1,
+            notify=inner.send,
+            tls=generation.tls,
+        )
     except StartError as error:
         logger.say(f"wizgy: {error}")
         return error.exit_code

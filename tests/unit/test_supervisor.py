@@ -29,7 +29,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     """A supervisor that has forked nothing yet."""
     monkeypatch.setattr("wizgy.log.configure", lambda *settings: None)
     config = Config(bind=(), workers=2)
-    it = Supervisor(load, lambda: config, Generation(config, []))
+    it = Supervisor(load, lambda: config, Generation(config, [], None))
     it._selector.register(it._signals.descriptor, 1)
     yield it
     it._selector.close()

@@ -1,0 +1,267 @@
+"""TLS over a socket that does not block, with as much of a socket's interface as a connection uses.
+
+Ciphertext goes through two buffers in memory, so that what the kernel has, what TLS has and what the connection gets
+can be told apart: the selector tells of a change once, and then everything has to be taken.
+
+Rules of this file:
+
+- RFC 8446 section 6.1: only close_notify ends the data of the client; an end of the stream without it is an error.
+- Nothing is read while an answer of TLS itself waits for the client, so that nobody can pile those up.
+- OpenSSL is called by one thread at a time: an application sends while the selector's thread flushes.
+- Nothing is made for a client before its first byte has come.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from typing import Final
+
+from wizgy.errors import BadRequest
+
+RECEIVE_SIZE: Final = 65536
+"""Bytes of ciphertext to ask for at a time."""
+SEND_SIZE: Final = 65536
+"""Bytes of plaintext to encrypt before the ciphertext is sent: four records."""
+HANDSHAKE: Final = 0x16
+"""The first byte of a client that speaks TLS (RFC 8446 section 5.1)."""
+
+
+class NotTLS(BadRequest):
+    """The client does not speak TLS. From then on neither does the server."""
+
+
+class HandshakeFailed(Exception):
+    """Client and server do not agree; the alert that says so has been sent."""
+
+
+class TLSSocket:
+    """A connected socket that speaks TLS, from the server's side.
+
+    Args:
+        sock: the socket, not blocking.
+        context: the certificates.
+        received: what has come on it already.
+
+    Attributes:
+        established: whether the handshake is done.
+        begun: whether a byte has come.
+        ended: whether the client has said that it sends no more.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_context",
+        "_ending",
+        "_incoming",
+        "_lock",
+        "_outgoing",
+        "_passing",
+        "_received",
+        "_sock",
+        "_tls",
+        "_unsent",
+        "begun",
+        "ended",
+        "established",
+    )
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, received: bytes = b"") -> None:
+        self._sock = sock
+        self._context = context
+        self._received = received
+        self._lock = threading.Lock()
+        self._incoming: ssl.MemoryBIO | None = None
+        self._outgoing: ssl.MemoryBIO | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._unsent = b""  # ciphertext that the client has not taken
+        self._accepted = 0  # bytes of plaintext that are in it, and that `send` has not accepted yet
+        self._passing = False  # whether bytes pass as they are, since there is no TLS after all
+        self._ending = False  # whether the server has said that it sends no more
+        self.established = False
+        self.begun = bool(received)
+        self.ended = False
+
+    @property
+    def session(self) -> ssl.SSLObject:
+        """What OpenSSL knows of the connection; there is something once the handshake has begun."""
+        assert self._tls is not None
+        return self._tls
+
+    def fileno(self) -> int:
+        """The descriptor that the selector watches."""
+        return self._sock.fileno()
+
+    def recv(self, size: int, /) -> bytes:
+        """Receive up to `size` bytes; fewer mean that no more is there.
+
+        Raises:
+            BlockingIOError: nothing is there now.
+            NotTLS: the client does not speak TLS.
+            HandshakeFailed: client and server do not agree.
+            OSError: the client is gone, or has sent what is no TLS.
+        """
+        if self._passing or self._ending:
+            return self._sock.recv(size)
+        with self._lock:
+            if not self._push():
+                raise BlockingIOError
+            if not self.established and not self._shake_hands():
+                raise BlockingIOError
+            return self._read(size)
+
+    def _shake_hands(self) -> bool:
+        """Go on with the handshake; False where the client has to say more."""
+        while True:
+            if self._tls is not None:
+                try:
+                    self._tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    pass
+                except ssl.SSLError as error:
+                    self._passing = True
+                    self._push()  # the alert
+                    raise HandshakeFailed(error.reason or str(error)) from None
+                else:
+                    self.established = True
+                    self._push()
+                    return True
+                if not self._push():
+                    return False
+            if not self._fill():
+                return False
+
+    def _fill(self) -> bool:
+        """Take ciphertext from the socket; False where none is there.
+
+        Raises:
+            ConnectionResetError: the stream has ended, and TLS has not.
+        """
+        data, self._received = self._received, b""
+        if not data:
+            try:
+                data = self._sock.recv(RECEIVE_SIZE)
+            except BlockingIOError:
+                return False
+            if not data:
+                raise ConnectionResetError("The stream has ended, and TLS has not.")
+        self.begun = True
+        if self._tls is None:
+            if data[0] != HANDSHAKE:
+                self._passing = True
+                raise NotTLS("This port speaks TLS: ask for https:// and not for http://.")
+            self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        assert self._incoming is not None
+        self._incoming.write(data)
+        return True
+
+    def _read(self, size: int) -> bytes:
+        """Decrypt what is there, and take more from the socket until it is empty or `size` is reached."""
+        assert self._tls is not None
+        pieces: list[bytes] = []
+        room = size
+        while room and not self.ended:
+            try:
+                piece = self._tls.read(room)
+            except ssl.SSLWantReadError:
+                # TLS may have something to say by itself, to a client that changes its keys.
+                if not self._push() or not self._fill_after(pieces):
+                    break
+                continue
+            except ssl.SSLZeroReturnError:
+                piece = b""
+            except ssl.SSLError:
+                self._push()  # the alert
+                raise
+            if piece:
+                pieces.append(piece)
+                room -= len(piece)
+            else:
+                self.ended = True
+        if not pieces and not self.ended:
+            raise BlockingIOError
+        return b"".join(pieces)
+
+    def _fill_after(self, pieces: list[bytes]) -> bool:
+        """As `_fill`; where something was read already, an end that is an error can wait for the next call."""
+        try:
+            return self._fill()
+        except OSError:
+            if pieces:
+                return False
+            raise
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Send as much of `data` as the client takes; after BlockingIOError the same bytes have to come again.
+
+        Raises:
+            BlockingIOError: the client takes nothing now.
+            OSError: the client is gone.
+        """
+        if self._passing:
+            return self._sock.send(data)
+        with self._lock:
+            if not self._push():
+                raise BlockingIOError
+            sent, self._accepted = self._accepted, 0  # of an earlier call with the same bytes
+            view = memoryview(data)
+            while sent < len(view):
+                count = self._encrypt(view[sent : sent + SEND_SIZE])
+                if not self._push():
+                    self._accepted = count
+                    break
+                sent += count
+            if not sent and view:
+                raise BlockingIOError
+            return sent
+
+    def _encrypt(self, data: memoryview) -> int:
+        assert self._tls is not None
+        count = 0
+        while count < len(data):
+            count += self._tls.write(data[count:])
+        return count
+
+    def _push(self) -> bool:
+        """Send ciphertext; False while some of it is left."""
+        if self._outgoing is not None and self._outgoing.pending:
+            self._unsent += self._outgoing.read()
+        if self._unsent:
+            try:
+                sent = self._sock.send(self._unsent)
+            except BlockingIOError:
+                return False
+            self._unsent = self._unsent[sent:]
+        return not self._unsent
+
+    def end(self) -> bool:
+        """Say that no more will be sent; False while that has not left. What still comes is not decrypted.
+
+        Source: RFC 8446 section 6.1
+        """
+        with self._lock:
+            if self.established and not self._ending:
+                self._ending = True
+                assert self._tls is not None
+                try:
+                    self._tls.unwrap()
+                except ssl.SSLError:
+                    pass  # the client has not said the same yet, and need not
+            try:
+                return self._push()
+            except OSError:
+                return True  # the client is gone, so nothing is left to be sent
+
+    def shutdown(self, how: int, /) -> None:
+        """End one direction of the socket, or both."""
+        self._sock.shutdown(how)
+
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None:
+        """Set an option of the socket."""
+        self._sock.setsockopt(level, option, value)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
