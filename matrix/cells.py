@@ -80,9 +80,8 @@ def find_cell(matrix: Matrix, text: str) -> Cell:
     pythons = [python for python in version.pythons if python in server.pythons]
     python = parts[2].removeprefix("py") if len(parts) == 3 else pythons[-1]
     if python not in pythons:
-        raise MatrixError(
-            f"{server.name} with {version.id} has no Python {python!r}; choose one of: {', '.join(pythons)}"
-        )
+        there_are = ", ".join(pythons)
+        raise MatrixError(f"{server.name} with {version.id} has no Python {python!r}; choose from: {there_are}")
     return Cell(server.name, version, python)
 
 

@@ -9,15 +9,16 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from matrix import generate
-from matrix.cells import Cell, Shard, choose_cells, in_tier
-from matrix.containers import Engine
-from matrix.environments import SetupError
+from matrix.cells import Cell, Shard, choose_cells, find_cell, in_tier
+from matrix.containers import Engine, remove_labelled
+from matrix.environments import CACHE, SetupError
 from matrix.fingerprints import affected_cells
 from matrix.interpreters import InterpreterMissing, find_interpreter
 from matrix.jury import Jury
@@ -25,11 +26,12 @@ from matrix.manifest import MATRIX_FILE, SUITES, Matrix, MatrixError, load_matri
 from matrix.processes import StartError
 from matrix.progress import Progress
 from matrix.report import commands as reports
+from matrix.repro import Order, UnknownCase, find_case, reproduce
 from matrix.results import EXIT_FAILED, EXIT_OK, EXIT_SETUP, EXIT_USAGE
 from matrix.run import ManyCells, Plan, default_output
 from matrix.runner import CellRunner
 from matrix.suite import Stop, Suite
-from matrix.transports import GivenImageTransport, ImageTransport, Transport, UrlTransport, VenvTransport
+from matrix.transports import GivenImageTransport, ImageTransport, NotHere, Transport, UrlTransport, VenvTransport
 from matrix.trees import changed_files, file_at
 from requirements import lock
 
@@ -79,9 +81,11 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_list(commands)
     _add_run(commands)
+    _add_repro(commands)
     reports.add_report(commands)
     reports.add_diff(commands)
     _add_generate(commands)
+    _add_clean(commands)
     return parser
 
 
@@ -257,9 +261,8 @@ def run_run(options: argparse.Namespace) -> int:
     engine = Engine()
     transport = make_transport(matrix, options, engine)
     foreign = isinstance(transport, (UrlTransport, GivenImageTransport))
-    cells = (
-        [foreign_cell(matrix, options)] if foreign else chosen_cells(matrix, options, image=transport.name == "image")
-    )
+    image = transport.name == "image"
+    cells = [foreign_cell(matrix, foreign_id(options))] if foreign else chosen_cells(matrix, options, image=image)
     if not cells:
         print("matrix: the changes affect no cell")
         return EXIT_OK
@@ -283,6 +286,64 @@ def run_run(options: argparse.Namespace) -> int:
     finally:
         if transport.name == "image":
             engine.clean_up()
+
+
+# repro
+
+
+def _add_repro(commands: Commands) -> None:
+    parser = _add(commands, "repro", run_repro, "make one cell again, play one case, and show what went over the wire")
+    parser.add_argument("cell", metavar="CELL", help="wizgy/flask-3.1/py3.13; without a Python, the newest")
+    parser.add_argument("case", nargs="?", metavar="CASE", help="the id of a case, as results have it; default: all")
+    parser.add_argument("--keep", action="store_true", help="leave the server running, and say how to get in")
+    parser.add_argument(
+        "--shell", action="store_true", help="open a shell where the server runs, when the case is done"
+    )
+    parser.add_argument("--bundle", type=Path, metavar="FILE.zip", help="pack everything for an issue")
+    parser.add_argument("--limit", type=float, default=180.0, metavar="SECONDS", help="for one case (%(default)g)")
+    _add_transport(parser)
+
+
+def run_repro(options: argparse.Namespace) -> int:
+    """Reproduce one cell, or one case of it."""
+    matrix = load_matrix()
+    engine = Engine(keep=options.keep)
+    transport = make_transport(matrix, options, engine)
+    if isinstance(transport, VenvTransport):
+        transport.keep = options.keep
+    foreign = isinstance(transport, (UrlTransport, GivenImageTransport))
+    cell = foreign_cell(matrix, options.cell) if foreign else find_cell(matrix, options.cell)
+    suite = Suite(limit=options.limit)
+    try:
+        case = find_case(suite, cell, options.case) if options.case else None
+        order = Order(cell, case, options.keep, options.shell, options.bundle)
+        return reproduce(matrix, transport, suite, order)
+    except UnknownCase as error:
+        raise UsageError(str(error)) from error
+    except NotHere as error:
+        raise SetupError(str(error)) from error
+
+
+# clean
+
+
+def _add_clean(commands: Commands) -> None:
+    parser = _add(commands, "clean", run_clean, "remove what runs have left: containers and networks with their label")
+    parser.add_argument("--cache", action="store_true", help="and environments and results, which lie in .matrix")
+
+
+def run_clean(options: argparse.Namespace) -> int:
+    """Remove what runs have left."""
+    try:
+        Engine().refuse_missing()
+        containers, networks = remove_labelled()
+        print(f"removed {containers} containers and {networks} networks")
+    except SetupError as error:
+        print(f"no containers: {error}")
+    if options.cache:
+        shutil.rmtree(CACHE, ignore_errors=True)
+        print(f"removed {CACHE.name}")
+    return EXIT_OK
 
 
 # generate, check
@@ -314,17 +375,21 @@ def run_check(options: argparse.Namespace) -> int:
     return EXIT_FAILED if problems else EXIT_OK
 
 
-def foreign_cell(matrix: Matrix, options: argparse.Namespace) -> Cell:
+def foreign_cell(matrix: Matrix, text: str) -> Cell:
     """Return the cell of a server that somebody else runs: it need not be one of matrix.toml.
 
     Raises:
-        UsageError: the options do not say which app it serves.
+        UsageError: the text does not say which app it serves.
     """
-    if options.patterns:
-        server, version, python = (*options.patterns[0].split("/"), "", "")[:3]
-    else:
-        server, version, python = [(given or [""])[-1] for given in (options.server, options.framework, options.python)]
+    server, version, python = (*text.split("/"), "", "")[:3]
     if not version:
         raise UsageError("say which app it serves: --framework flask, or a cell, SERVER/FRAMEWORK-VERSION/pyPYTHON")
     found = matrix.version(version)
     return Cell(server or "server", found, matrix.python(python) if python else found.pythons[-1])
+
+
+def foreign_id(options: argparse.Namespace) -> str:
+    """Return the id of the cell that options of `run` name, as far as they do."""
+    if options.patterns:
+        return str(options.patterns[0])
+    return "/".join((given or [""])[-1] for given in (options.server, options.framework, options.python))

@@ -377,12 +377,16 @@ def _page_known(matrix: Matrix) -> Iterator[str]:
     yield ""
     yield "A test that is listed here has to fail in the cells that are named; when it passes, the run fails as stale."
     yield ""
-    yield "| where | test | because |"
+    yield "| server / framework / Python | tests | because |"
     yield "|---|---|---|"
+    tests: dict[tuple[str, str, str], list[str]] = {}
     for known in matrix.known:
-        python = "*" if known.python == "*" else f"py{known.python}"
-        place = f"{known.server}/{known.framework}/{python}"
-        yield f"| `{place}` | `{known.test}` | [{known.reason}]({known.link}) |"
+        parts = (known.servers, known.frameworks, known.pythons)
+        where = " / ".join(", ".join(part) if part != ("*",) else "any" for part in parts)
+        tests.setdefault((where, known.reason, known.link), []).append(known.test)
+    for (where, reason, link), names in tests.items():
+        listed = "<br>".join(f"`{name}`" for name in names)
+        yield f"| {where} | {listed} | [{reason}]({link}) |"
 
 
 def _page_tiers(matrix: Matrix) -> Iterator[str]:

@@ -139,23 +139,23 @@ class Tier:
 class KnownDeviation:
     """A test that must fail in some cells, because the framework or the server differs by its own nature.
 
-    `test` is `test_module.py::test_name`, the same with `[parameters]`, or the id of a conformance case. `framework`,
-    `server` and `python` are patterns; a framework's name stands for each of its versions.
+    `test` is `test_module.py::test_name`, the same with `[parameters]`, or the id of a conformance case. The others are
+    patterns, of which any holds; a framework's name stands for each of its versions.
     """
 
     test: str
-    framework: str
-    server: str
-    python: str
+    frameworks: tuple[str, ...]
+    servers: tuple[str, ...]
+    pythons: tuple[str, ...]
     reason: str
     link: str
 
     def applies_to(self, server: str, version: Version, python: str) -> bool:
         """Say whether the deviation is expected in a cell."""
         return (
-            any(fnmatchcase(name, self.framework) for name in (version.framework, version.id))
-            and fnmatchcase(server, self.server)
-            and fnmatchcase(python, self.python)
+            any(_matches(name, self.frameworks) for name in (version.framework, version.id))
+            and _matches(server, self.servers)
+            and _matches(python, self.pythons)
         )
 
 
@@ -305,7 +305,7 @@ def _framework(
 
 def _version(name: str, table: _Table, pythons: tuple[str, ...], breakage: Iterable[Breakage]) -> Version:
     version = table.text("version", pattern=VERSION)
-    broken = [each for each in breakage if any(fnmatchcase(f"{name}-{version}", each_of) for each_of in each.versions)]
+    broken = [each for each in breakage if _matches(f"{name}-{version}", each.versions)]
     found = Version(
         framework=name,
         version=version,
@@ -355,9 +355,9 @@ def _known(table: _Table) -> list[KnownDeviation]:
     found = [
         KnownDeviation(
             test=test,
-            framework=table.text("framework", default="*"),
-            server=table.text("server", default="*"),
-            python=table.text("python", default="*"),
+            frameworks=table.texts("frameworks", default=("*",)),
+            servers=table.texts("servers", default=("*",)),
+            pythons=table.texts("pythons", default=("*",)),
             reason=table.text("reason"),
             link=table.text("link"),
         )
@@ -365,6 +365,10 @@ def _known(table: _Table) -> list[KnownDeviation]:
     ]
     table.refuse_the_rest()
     return found
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _refuse_idle_patterns(
@@ -379,9 +383,9 @@ def _refuse_idle_patterns(
     names = sorted({version.framework for version in versions} | {version.id for version in versions})
     patterns = [
         *((f"[[breakage]] for {each.requirement}", pattern, names) for each in breakage for pattern in each.versions),
-        *((f"[[known]] for {each.test}", each.framework, names) for each in known),
-        *((f"[[known]] for {each.test}", each.server, servers) for each in known),
-        *((f"[[known]] for {each.test}", each.python, pythons) for each in known),
+        *((f"[[known]] for {each.test}", pattern, names) for each in known for pattern in each.frameworks),
+        *((f"[[known]] for {each.test}", pattern, servers) for each in known for pattern in each.servers),
+        *((f"[[known]] for {each.test}", pattern, pythons) for each in known for pattern in each.pythons),
     ]
     for where, pattern, choices in patterns:
         if pattern != "*" and not any(fnmatchcase(choice, pattern) for choice in choices):
@@ -410,9 +414,13 @@ class _Table:
             raise self.error(f'needs {key} = "some text"{like}, and has {value!r}')
         return value
 
-    def texts(self, key: str, *, pattern: re.Pattern[str] | None = None) -> tuple[str, ...]:
+    def texts(
+        self, key: str, *, pattern: re.Pattern[str] | None = None, default: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
         """Return a list of texts."""
         value = self._get(key, None)
+        if value is None and default is not None:
+            return default
         if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
             raise self.error(f'needs {key} = ["some text", ...], and has {value!r}')
         for each in value:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,7 +32,14 @@ ASK_AGAIN_SECONDS = 0.02
 
 PORTS_TO_TRY = 3
 
+INHERITED = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TZ", "USER")
+"""The variables of this process that a server is given, beside those of the locale."""
+
 LAST_LINES = 40
+
+
+_kept: list[subprocess.Popen[bytes]] = []
+"""Servers that are left running: nobody waits for them."""
 
 
 class StartError(Exception):
@@ -92,6 +100,7 @@ def start(
     threads: int = 8,
     variables: Mapping[str, str] | None = None,
     seconds: float = START_SECONDS,
+    keep: bool = False,
 ) -> Iterator[Running]:
     """Start a server on a free port of 127.0.0.1 and give it once it answers; end it on leaving.
 
@@ -104,20 +113,24 @@ def start(
         threads: how many threads run the application, where the server knows such a setting.
         variables: environment variables beside those of this process.
         seconds: how long it may take until it answers.
+        keep: leave it running, with its temporary files.
 
     Raises:
         StartError: it ended before it answered, or did not answer in time.
     """
-    with tempfile.TemporaryDirectory(prefix="matrix-") as temporary:
-        settings = {**_variables(server, environment, Path(temporary)), **(variables or {})}
+    temporary = Path(tempfile.mkdtemp(prefix="matrix-"))
+    with ExitStack() as leaving:
+        leaving.callback(shutil.rmtree, temporary, ignore_errors=True)
+        settings = {**_variables(server, environment, temporary), **(variables or {})}
         running = _launch_answering(
-            lambda: _launch(server, environment, directory, application, workers, threads, settings, Path(temporary)),
+            lambda: _launch(server, environment, directory, application, workers, threads, settings, temporary),
             seconds,
         )
-        try:
-            yield running
-        finally:
-            running.stop()
+        leaving.callback(running.stop)
+        yield running
+        if keep:
+            leaving.pop_all()
+            _kept.append(running.process)
 
 
 def command_of(
@@ -202,9 +215,12 @@ def _launch(
 
 
 def _variables(server: Server, environment: Environment, temporary: Path) -> dict[str, str]:
-    """Return this process's variables without what would change the server, and with a place of its own for files."""
-    strange = ("WIZGY_", "GUNICORN_", "GRANIAN_", "UWSGI_", "UVICORN_", "WEB_CONCURRENCY", "PYTHON", "VIRTUAL_ENV")
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    """Return the variables of a server: a few of this process's, and a place of its own for temporary files.
+
+    Others could change what the server does, and would be for everybody to read in results: wsgiref puts each of them
+    into `environ`.
+    """
+    variables = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("LC_")}
     variables["PATH"] = os.pathsep.join([str(environment.directory / "bin"), variables.get("PATH", os.defpath)])
     variables["PYTHONUNBUFFERED"] = "1"
     variables["PYTHONDONTWRITEBYTECODE"] = "1"

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from matrix.cells import Cell
-from matrix.results import UNEXPECTED, VERDICTS, Case, Verdict
+from matrix.results import UNEXPECTED, VERDICT_MEANINGS, VERDICTS, Case, Verdict
 from matrix.runner import CellResult
 
 MARKS: dict[Verdict, str] = {
@@ -120,6 +120,11 @@ class Progress:
             self._live.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=self._output, flush=True)
+
+
+def describe_verdict(verdict: Verdict) -> str:
+    """Return a verdict with what it means."""
+    return f"{MARKS[verdict]} ({VERDICT_MEANINGS[verdict]})"
 
 
 def describe_cell(result: CellResult) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from matrix.cells import Cell
 from matrix.manifest import ROOT
+from matrix.recorder import case_name
 from matrix.records import decode
 from matrix.results import Case, Kind
 
@@ -149,6 +150,18 @@ class Suite:
             ]
             return self._follow(command, Path(temporary), on_case, stop)
 
+    def names(self, cell: Cell, kind: Kind) -> list[str]:
+        """Return the ids of the cases of one kind that a cell has."""
+        command = [
+            *(self.python, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", f"tests/{kind}"),
+            *("--rootdir", str(self.root), "--framework", cell.version.id, "--server", cell.server),
+            *("--python", cell.python),
+        ]
+        with tempfile.TemporaryDirectory(prefix="matrix-suite-") as temporary:
+            variables = self._variables(Path(temporary))
+            answer = subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
+        return [case_name(line)[1] for line in answer.stdout.splitlines() if "::" in line]
+
     def _follow(
         self, command: list[str], temporary: Path, on_case: Callable[[Case], None], stop: Stop | None
     ) -> SuiteEnd:
@@ -179,8 +192,11 @@ class Suite:
         return {
             **variables,
             "PYTHONPATH": os.pathsep.join(paths),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # Compiled once, and not into the tree.
+            "PYTHONPYCACHEPREFIX": str(self.root / ".matrix" / "pycache"),
             "TMPDIR": str(temporary),
+            # Plugins that happen to be installed cost seconds, and could change what tests do.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "COLUMNS": "160",
         }
 

@@ -54,6 +54,7 @@ class Started:
         dead: why the server has ended, None while it runs.
         entry: the command of a shell inside of it.
         leave: what a person does to end it, when it is kept running.
+        directory: where the shell is started.
     """
 
     url: str
@@ -62,6 +63,7 @@ class Started:
     dead: Callable[[], str | None]
     entry: tuple[str, ...] = ()
     leave: str = ""
+    directory: Path = ROOT
 
 
 class Transport(ABC):
@@ -107,14 +109,16 @@ class Transport(ABC):
 class VenvTransport(Transport):
     """Each server is a process of this machine, in an environment of its own.
 
-    `extra` are requirements that are installed on top of the locks: another version of the framework, say.
+    `extra` are requirements that are installed on top of the locks: another version of the framework, say. With `keep`
+    the servers stay.
     """
 
     name: TransportName = "venv"
 
-    def __init__(self, matrix: Matrix, *, extra: Sequence[str] = (), cache: Path = CACHE) -> None:
+    def __init__(self, matrix: Matrix, *, extra: Sequence[str] = (), keep: bool = False, cache: Path = CACHE) -> None:
         self.matrix = matrix
         self.extra = tuple(extra)
+        self.keep = keep
         self.cache = cache
 
     def refuse(self, cell: Cell) -> None:
@@ -129,7 +133,7 @@ class VenvTransport(Transport):
         """Start the server as a process."""
         server, framework = self.matrix.server(cell.server), self.matrix.frameworks[cell.version.framework]
         made = environment(server, cell.version, cell.python, extra=self.extra, cache=self.cache)
-        with start(server, made, framework.directory, framework.application) as running:
+        with start(server, made, framework.directory, framework.application, keep=self.keep) as running:
 
             def dead() -> str | None:
                 status = running.process.poll()
@@ -144,11 +148,12 @@ class VenvTransport(Transport):
                     platform=made.interpreter.platform,
                     server_version=version_of(server, made.packages, made.interpreter.version),
                     server_commit=tree_commit() if server.path else None,
-                    server_command=shlex.join(running.command),
+                    server_command=_portable(running.command, made.python),
                 ),
                 dead=dead,
                 entry=("env", f"PATH={made.directory / 'bin'}{os.pathsep}{os.environ['PATH']}", "sh"),
                 leave=f"kill {running.pid}",
+                directory=framework.directory,
             )
 
     def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
@@ -283,6 +288,12 @@ class GivenImageTransport(Transport):
     def parts(self, cell: Cell) -> list[str]:
         """Return the digest of the image."""
         return [self.engine.digest(self.image), str(self.port)]
+
+
+def _portable(command: Sequence[str], python: str) -> str:
+    """Return a command with no path of this machine in it."""
+    words = ("python" if word == python else word.replace(f"{ROOT}{os.sep}", "") for word in command)
+    return shlex.join(words)
 
 
 def version_of(server: Server, packages: Sequence[str], python: str) -> str | None:

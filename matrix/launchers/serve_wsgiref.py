@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from wsgiref.simple_server import make_server
+from wsgiref.simple_server import WSGIServer, make_server
 
 from launcher import arguments
 
+
+class Server(WSGIServer):
+    """The server, with room for more than five clients that wait."""
+
+    request_queue_size = 128
+
+
 if __name__ == "__main__":
     host, port, application = arguments()
-    make_server(host, port, application).serve_forever()
+    make_server(host, port, application, Server).serve_forever()

@@ -106,7 +106,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         *arguments: str, known: tuple[str, ...] = (), variable: str = "UNUSED", value: str = "1"
     ) -> subprocess.CompletedProcess[str]:
         tables = "".join(
-            f'[[known]]\nframework = "plain"\ntests = ["{test}"]\nreason = "why"\nlink = "where"\n' for test in known
+            f'[[known]]\nframeworks = ["plain"]\ntests = ["{test}"]\nreason = "why"\nlink = "where"\n' for test in known
         )
         _write(tmp_path / "matrix.toml", MATRIX + tables)
         monkeypatch.setenv(variable, value)

@@ -1,1 +1,1 @@
-"""The matrix itself: its manifest, its environments, its cells and verdicts, on small apps and servers of its own."""
+"""The matrix itself, with no cell run: its manifest, its environments, what is made from it, its results."""

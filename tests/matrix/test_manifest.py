@@ -27,7 +27,7 @@ pythons = ["3.13"]
 
 KNOWN = """\
 [[known]]
-framework = "plain"
+frameworks = ["plain"]
 tests = ["a-case"]
 reason = "why"
 link = "https://example.test/"
@@ -59,7 +59,7 @@ def test_directories_are_relative_to_the_file(tmp_path: Path) -> None:
         ("frameworks = [", "cannot read"),
         (FRAMEWORK.replace('title = "Plain"\n', ""), r"\[frameworks.plain\]: needs title"),
         (FRAMEWORK.replace('default = "1"', "default = 1"), r"\[frameworks.plain\]: needs default"),
-        (FRAMEWORK + KNOWN.replace('"plain"', '"plane"'), "'plane'; choose from: plain"),
+        (FRAMEWORK + KNOWN.replace('["plain"]', '["plane"]'), "'plane'; choose from: plain"),
         (FRAMEWORK + KNOWN.replace('reason = "why"', ""), r"\[\[known\]\] number 1: needs reason"),
     ],
 )

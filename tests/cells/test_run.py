@@ -1,0 +1,144 @@
+"""Runs of several cells: results as they come, what is used again, and being stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from matrix.cells import Cell
+from matrix.manifest import ROOT
+from matrix.progress import Progress
+from matrix.results import read_results
+from matrix.run import EXIT_INTERRUPTED, ManyCells, Plan
+from matrix.runner import CellResult, CellRunner
+from matrix.suite import Stop
+from tests.cells.small import World
+
+SCHEMA = ROOT / "matrix" / "schemas" / "results.schema.json"
+
+
+class Run:
+    """Runs of the small world that share a cache."""
+
+    def __init__(self, world: World, directory: Path) -> None:
+        self.world = world
+        self.directory = directory
+        self.number = 0
+        self.said = ""
+
+    def __call__(self, *cells: Cell, fresh: bool = False, progress: type[Progress] = Progress) -> int:
+        """Run cells one after the other; return the exit status."""
+        self.number += 1
+        output = io.StringIO()
+        plan = Plan(cells, "again", None, self.output, 1, fresh, self.directory / "cells")
+        told = progress(len(cells), output)
+        runner = CellRunner(
+            self.world.matrix,
+            self.world.transport,
+            self.world.suite,
+            Stop(),
+            on_case=told.case_ended,
+            kinds=("conformance",),
+        )
+        status = ManyCells(plan, runner, told).run()
+        self.said = output.getvalue()
+        return status
+
+    @property
+    def output(self) -> Path:
+        """The results of the latest run."""
+        return self.directory / f"{self.number}.jsonl"
+
+    @property
+    def reused(self) -> list[str]:
+        """The cells of the latest run that were not run again."""
+        return [cell.cell for cell in read_results(self.output).cells if cell.reused_from]
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run of conformance cases alone, whose tree is the small world."""
+    monkeypatch.setattr("matrix.fingerprints.ROOT", world.root)
+    monkeypatch.setattr("matrix.fingerprints._tree", lambda: files_of(world.root))
+    return Run(world, tmp_path)
+
+
+def files_of(root: Path) -> tuple[str, ...]:
+    """Return the files of a tree."""
+    return tuple(sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*") if path.is_file()))
+
+
+def test_results_follow_their_schema(run: Run, world: World) -> None:
+    """Each line of the results follows the published schema, with what is needed to run it again."""
+    assert run(world.cell("good")) == 0
+    lines = [json.loads(line) for line in run.output.read_text().splitlines()]
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+
+    for line in lines:
+        validator.validate(line)
+    assert [line["record"] for line in lines] == ["run", "case", "case", "cell", "end"]
+    assert lines[3]["reproduce"] == f"python -m matrix repro {world.cell('good').id}"
+    assert lines[1]["reproduce"] == f"python -m matrix repro {world.cell('good').id} first-case"
+
+
+def test_what_did_not_change_is_used_again(run: Run, world: World) -> None:
+    """A second run uses what came out as expected, until something that it depends on changes."""
+    cells = (world.cell("good"), world.cell("other"))
+    assert run(*cells) == 0
+    assert run.reused == []
+
+    assert run(*cells) == 0
+    assert run.reused == [cell.id for cell in cells]
+    assert "2 of them used again, as nothing had changed" in run.said
+
+    (world.root / "compat_apps" / "plain").mkdir(parents=True, exist_ok=True)
+    (world.root / "compat_apps" / "plain" / "new.py").write_text("# new\n")
+    assert run(*cells) == 0
+    assert run.reused == []
+
+    assert run(*cells, fresh=True) == 0
+    assert run.reused == []
+
+
+def test_failures_are_run_again(run: Run, world: World) -> None:
+    """What did not come out as expected is never used again."""
+    for _ in range(2):
+        assert run(world.cell("absent")) == 3
+        assert run.reused == []
+        assert "SETUP ERROR absent/plain-1" in run.said
+
+
+class Interrupting(Progress):
+    """Sends INT to this process, as a person does, once the first cell has ended."""
+
+    def cell_ended(self, cell: Cell, result: CellResult) -> None:
+        """Say so, and interrupt."""
+        super().cell_ended(cell, result)
+        if self._ended == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_run_can_be_stopped_and_goes_on(run: Run, world: World) -> None:
+    """A run that is stopped says so, keeps what has ended, and the same command goes on from there."""
+    cells = (world.cell("good"), world.cell("other"), world.cell("mute"))
+    assert threading.current_thread() is threading.main_thread()
+
+    assert run(*cells, progress=Interrupting) == EXIT_INTERRUPTED
+    results = read_results(run.output)
+    assert results.end is not None
+    assert results.end.interrupted
+    assert "stopped; the same command goes on from here" in run.said
+    done = [cell.cell for cell in results.cells]
+    assert done
+    assert len(done) < len(cells)
+    assert set(results.unfinished) == {cell.id for cell in cells} - set(done)
+
+    assert run(*cells) == 0
+    assert run.reused == done
