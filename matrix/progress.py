@@ -100,7 +100,8 @@ class Progress:
             self._write(f"{count} not run: {explanation}")
         if stopped:
             self._write("stopped; the same command goes on from here")
-        self._write(f"results: {output}")
+        shown = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
+        self._write(f"results: {shown}\nas a page: python -m matrix report {shown}")
 
     def running(self) -> list[str]:
         """Return a line for each cell that runs."""
