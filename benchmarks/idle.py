@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from benchmarks.accounting import processor_seconds, read_memory
+from benchmarks.apps.hello import CONTENT
 from benchmarks.figures import percentile
 from benchmarks.load import LoadError
 from matrix.processes import Running
@@ -27,6 +28,9 @@ QUIET_SECONDS = 1.0
 """Seconds over which the processor time of doing nothing is measured."""
 
 PROBE_EVERY = 0.01
+
+FAILED_SECONDS = 10.0
+"""What a probe that was not answered counts as; it is also how long one waits."""
 
 REQUEST = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -59,8 +63,11 @@ def beside(running: Running) -> Iterator[dict[str, float]]:
             raise LoadError("it keeps no connection open")
         found["bytes_each"] = (read_memory(running.pid).now - before) / len(sockets)
         found["quiet_busy"] = measure_quiet(running.pid)
-        with probing(running.host, running.port) as seconds:
-            yield found
+        try:
+            with probing(running.host, running.port) as seconds:
+                yield found
+        except LoadError as error:
+            raise LoadError(f"with {len(sockets):,} idle connections: {error}") from error
         if seconds:
             found["probe_p50"], found["probe_p99"] = percentile(seconds, 50), percentile(seconds, 99)
         found["kept"] = sum(map(is_open, sockets))
@@ -78,8 +85,7 @@ def open_idle(host: str, port: int) -> list[socket.socket]:
         client.settimeout(ANSWER_SECONDS)
         try:
             client.connect((host, port))
-            client.sendall(REQUEST)
-            answer = client.recv(4096)
+            answer = ask(client)
         except OSError:
             client.close()
             break
@@ -89,6 +95,22 @@ def open_idle(host: str, port: int) -> list[socket.socket]:
         client.setblocking(False)
         found.append(client)
     return found
+
+
+def ask(client: socket.socket) -> bytes:
+    """Send a request and return the whole answer; what there is of it when the server closes the connection.
+
+    Raises:
+        OSError: the connection broke, or the answer took too long.
+    """
+    client.sendall(REQUEST)
+    answer = b""
+    while not answer.rstrip(b"\r\n0").endswith(CONTENT.rstrip()):
+        data = client.recv(4096)
+        if not data:
+            break
+        answer += data
+    return answer
 
 
 def is_open(client: socket.socket) -> bool:
@@ -121,12 +143,11 @@ def probing(host: str, port: int) -> Iterator[list[float]]:
         while not done.wait(PROBE_EVERY):
             begin = time.perf_counter()
             try:
-                client = client or socket.create_connection((host, port), timeout=10)
-                client.sendall(REQUEST)
-                answer = client.recv(4096)
+                client = client or socket.create_connection((host, port), timeout=FAILED_SECONDS)
+                answer = ask(client)
             except OSError:
                 answer = b""
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(time.perf_counter() - begin if answer else FAILED_SECONDS)
             if client and (not answer or b"\r\nconnection: close" in answer.lower()):
                 client.close()
                 client = None
@@ -140,4 +161,4 @@ def probing(host: str, port: int) -> Iterator[list[float]]:
         yield seconds
     finally:
         done.set()
-        thread.join(15)
+        thread.join(FAILED_SECONDS + 1)

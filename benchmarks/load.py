@@ -11,7 +11,7 @@ import select
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.workloads import Workload
@@ -31,13 +31,17 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk measured. `p50` and `p99` are seconds, `client_seconds` is the processor time of wrk."""
+    """What a load measured.
+
+    `p50` and `p99` are seconds, `client_seconds` the processor time of the load itself, `more` what one load alone has.
+    """
 
     requests: int
     seconds: float
     p50: float
     p99: float
     client_seconds: float
+    more: dict[str, float] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -56,14 +60,18 @@ def check_answer(workload: Workload, host: str, port: int) -> None:
     Raises:
         LoadError: the status or the content is wrong, or there is none.
     """
+    headers: dict[str, str]
     method, headers, body = {
         "json": ("POST", {"Content-Type": "application/json"}, b'{"name": "' + b"x" * 1012 + b'"}'),
         "upload": ("POST", {"Content-Type": "application/octet-stream"}, b"x" * 10_000_000),
     }.get(workload.kind, ("GET", {}, None))
+    if workload.kind == "close":
+        headers["Connection"] = "close"
     connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
     try:
         connection.request(method, workload.path, body=body, headers=headers)
         answer = connection.getresponse()
+        stays_open = not answer.will_close
         content = answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise LoadError(f"{method} {workload.path} was not answered: {error!r}") from error
@@ -71,6 +79,8 @@ def check_answer(workload: Workload, host: str, port: int) -> None:
         connection.close()
     if answer.status != http.client.OK:
         raise LoadError(f"{method} {workload.path} was answered {answer.status} {answer.reason}: {content[:200]!r}")
+    if workload.kind == "close" and stays_open:
+        raise LoadError("it keeps the connection open although it is asked to close it")
     if workload.kind == "json":
         assert body is not None
         check_echo(content, body)

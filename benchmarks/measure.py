@@ -123,7 +123,7 @@ def _measure_running(
         server_busy=spent / load.seconds,
         client_busy=load.client_seconds / load.seconds,
         others_busy=max(busy - spent - load.client_seconds, 0.0) / passed,
-        more={**more, "processes": len(process_tree(running.pid))},
+        more={**more, **load.more, "processes": len(process_tree(running.pid))},
     )
 
 

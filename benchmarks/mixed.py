@@ -36,6 +36,7 @@ class Client:
         self.socket = socket.create_connection(self.address, timeout=ANSWER_SECONDS)
         self.sent = 0.0
         self.slow = False
+        self.answers = 0
         self.answer = b""
 
     def send(self, *, slow: bool) -> None:
@@ -83,11 +84,12 @@ def load(host: str, port: int, seconds: float) -> dict[str, float]:
         slow += is_slow
         client.send(slow=is_slow)
 
-    begin = time.perf_counter()
-    for _ in range(CONNECTIONS):
-        client = Client(host, port)
+    # All of them before the clock starts: a server with a short backlog lets some wait for seconds.
+    for client in [Client(host, port) for _ in range(CONNECTIONS)]:
         clients[client.socket.fileno()] = client
         poller.register(client.socket, select.EPOLLIN)
+    begin = time.perf_counter()
+    for client in clients.values():
         next_request(client)
     end = begin + seconds
     answered = 0
@@ -97,6 +99,7 @@ def load(host: str, port: int, seconds: float) -> dict[str, float]:
             if not client.receive():
                 continue
             answered += 1
+            client.answers += 1
             if not client.slow:
                 fast.append(time.perf_counter() - client.sent)
             if client.closes:
@@ -112,6 +115,7 @@ def load(host: str, port: int, seconds: float) -> dict[str, float]:
     return {
         "requests": answered,
         "slow": slow,
+        "starved": sum(client.answers == 0 for client in clients.values()),
         "seconds": now - begin,
         "p50": percentile(fast, 50),
         "p99": percentile(fast, 99),
@@ -137,12 +141,15 @@ def run(workload: Workload, url: str, processor: int, seconds: float) -> Load:
     if process.returncode:
         raise LoadError((text.strip().splitlines() or ["the load ended with no message"])[-1])
     found = json.loads(text)
+    if not found["requests"]:
+        raise LoadError("no request was answered")
     return Load(
         requests=int(found["requests"]),
         seconds=found["seconds"],
         p50=found["p50"],
         p99=found["p99"],
         client_seconds=usage.ru_utime + usage.ru_stime,
+        more={"starved": found["starved"]},
     )
 
 

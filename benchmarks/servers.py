@@ -148,9 +148,10 @@ def environment_of(server: Server, python: str) -> Environment:
 
 def pinned(contender: Contender, processor: int) -> Server:
     """Return the server with a command that keeps it on one processor and has the contender's own options."""
-    server = contender.server
-    command = ("taskset", "--cpu-list", str(processor), *server.command, *contender.options)
-    return dataclasses.replace(server, command=command)
+    command = list(contender.server.command)
+    place = command.index("{application}") if command[-1] == "{application}" else len(command)
+    command[place:place] = contender.options  # before an application that stands last, since some read no further
+    return dataclasses.replace(contender.server, command=("taskset", "--cpu-list", str(processor), *command))
 
 
 __all__ = [

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-MEGABYTES = 10
+LENGTH = 10_000_000
 PIECE = 65_536
-CONTENT = bytes(range(256)) * (MEGABYTES * 1_000_000 // 256)
+CONTENT = (bytes(range(256)) * (LENGTH // 256 + 1))[:LENGTH]
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

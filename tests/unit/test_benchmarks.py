@@ -192,7 +192,7 @@ def test_parse_contender() -> None:
     assert found.name == f"wizgy@{ROOT} --threads 1"
     assert found.server.path == ROOT / "server"
     assert servers.pinned(found, 3).command[:3] == ("taskset", "--cpu-list", "3")
-    assert servers.pinned(found, 3).command[-2:] == ("--threads", "1")
+    assert servers.pinned(found, 3).command[-3:] == ("--threads", "1", "{application}")
 
 
 @pytest.mark.parametrize("text", ["", "apache", "waitress@HEAD", "wizgy@no-such-thing", "wizgy@/"])
