@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from rich.console import Console
@@ -202,7 +203,7 @@ def _carry_out(plan: Plan, settings: Settings, journal: Journal, console: Consol
         def after(measurement: Measurement | None) -> None:
             progress.advance(task)
             if measurement and measurement.problem:
-                first = measurement.problem.splitlines()[0]
+                first = textwrap.shorten(measurement.problem.splitlines()[0], WIDTH)
                 told = f"{measurement.workload}: {measurement.server}: {first}"
                 progress.console.print(told, style="yellow", markup=False, highlight=False)
 

@@ -78,14 +78,14 @@ def check_answer(workload: Workload, host: str, port: int) -> None:
     finally:
         connection.close()
     if answer.status != http.client.OK:
-        raise LoadError(f"{method} {workload.path} was answered {answer.status} {answer.reason}: {content[:200]!r}")
+        raise LoadError(f"{method} {workload.path} was answered {answer.status} {answer.reason}: {content[:80]!r}")
     if workload.kind == "close" and stays_open:
         raise LoadError("it keeps the connection open although it is asked to close it")
     if workload.kind == "json":
         assert body is not None
         check_echo(content, body)
     elif content != workload.content:
-        raise LoadError(f"{method} {workload.path} has the wrong content, {len(content)} bytes: {content[:200]!r}")
+        raise LoadError(f"{method} {workload.path} has the wrong content, {len(content)} bytes: {content[:80]!r}")
 
 
 def check_echo(content: bytes, body: bytes) -> None:
@@ -97,7 +97,7 @@ def check_echo(content: bytes, body: bytes) -> None:
     try:
         seen = json.loads(content)["body_sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise LoadError(f"/echo did not answer with its JSON: {content[:200]!r}") from error
+        raise LoadError(f"/echo did not answer with its JSON: {content[:80]!r}") from error
     if seen != hashlib.sha256(body).hexdigest():
         raise LoadError("/echo saw other content than was sent")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks import idle, mixed
+from benchmarks import huge, idle, mixed
 from benchmarks.accounting import process_tree, processor_seconds, read_machine, read_memory
 from benchmarks.load import Load, LoadError, check_answer, run_wrk
 from benchmarks.servers import Contender, environment_of, pinned
@@ -19,6 +20,9 @@ from matrix.manifest import ROOT
 from matrix.processes import Running, StartError, start
 
 WARM_UP_SECONDS = 0.15
+
+VARIABLES = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Unset: a server that compiles its modules anew each time starts slower than it does for anybody else."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def measure(workload: Workload, contender: Contender, turn: int, settings: Setti
             workload.app.directory,
             workload.app.name,
             threads=THREADS,
+            variables=VARIABLES,
         ) as running:
             try:
                 return _measure_running(workload, contender, turn, settings, running)
@@ -99,18 +104,16 @@ def shorten(problem: str) -> str:
 def _measure_running(
     workload: Workload, contender: Contender, turn: int, settings: Settings, running: Running
 ) -> Measurement:
-    check_answer(workload, running.host, running.port)
-    warm_up(workload, running.host, running.port)
-    with ExitStack() as stack:
-        more: dict[str, float] = {}
-        if workload.kind == "idle":
-            more = stack.enter_context(idle.beside(running))
-        seconds, machine, clock = processor_seconds(running.pid), read_machine(), time.perf_counter()
-        load = LOADS.get(workload.kind, run_wrk)(workload, running.url, settings.load_processor, settings.seconds)
-        spent, now, passed = processor_seconds(running.pid) - seconds, read_machine(), time.perf_counter() - clock
+    if workload.kind not in CHECKED_UNDER_LOAD:
+        check_answer(workload, running.host, running.port)
+    if workload.kind == "start":
+        seconds = running.start_seconds
+        load, used = Load(1, seconds, p50=seconds, p99=seconds, client_seconds=0.0), Usage()
+        used.server = processor_seconds(running.pid)
+    else:
+        load, used = _load_running(workload, settings, running)
     if running.process.poll() is not None:
         raise LoadError(f"it ended with status {running.process.returncode} under load")
-    busy = (now.busy - machine.busy) + (now.stolen - machine.stolen)
     return Measurement(
         workload=workload.name,
         server=contender.name,
@@ -118,21 +121,52 @@ def _measure_running(
         rate=load.rate,
         p50=load.p50,
         p99=load.p99,
-        processor=spent / load.requests,
+        processor=used.server / load.requests,
         memory=read_memory(running.pid).peak,
-        server_busy=spent / load.seconds,
+        server_busy=used.server / load.seconds,
         client_busy=load.client_seconds / load.seconds,
-        others_busy=max(busy - spent - load.client_seconds, 0.0) / passed,
-        more={**more, **load.more, "processes": len(process_tree(running.pid))},
+        others_busy=used.others,
+        more={**load.more, "processes": len(process_tree(running.pid))},
     )
 
 
-LOADS: dict[str, Callable[[Workload, str, int, float], Load]] = {"mixed": mixed.run}
+@dataclass
+class Usage:
+    """Processor seconds of the server while a load ran, and how many processors anything else kept busy meanwhile."""
+
+    server: float = 0.0
+    others: float = 0.0
+
+
+def _load_running(workload: Workload, settings: Settings, running: Running) -> tuple[Load, Usage]:
+    """Warm a server up, load it, and watch what it uses."""
+    if workload.kind not in CHECKED_UNDER_LOAD:
+        warm_up(workload, running.host, running.port)
+    run = LOADS.get(workload.kind, run_wrk)
+    with ExitStack() as stack:
+        more = stack.enter_context(idle.beside(running)) if workload.kind == "idle" else {}
+        spent, machine, clock = processor_seconds(running.pid), read_machine(), time.perf_counter()
+        load = run(workload, running.url, settings.load_processor, settings.seconds)
+        spent = processor_seconds(running.pid) - spent
+        passed, now = time.perf_counter() - clock, read_machine()
+    busy = now.busy - machine.busy + now.stolen - machine.stolen
+    others = max(busy - spent - load.client_seconds, 0.0) / passed
+    return dataclasses.replace(load, more={**load.more, **more}), Usage(spent, others)
+
+
+CHECKED_UNDER_LOAD = ("huge-upload", "huge-download")
+"""Loads that look at the one answer themselves; what came before them would count in the peak of memory."""
+
+LOADS: dict[str, Callable[[Workload, str, int, float], Load]] = {
+    "mixed": mixed.run,
+    "huge-upload": huge.run,
+    "huge-download": huge.run,
+}
 
 
 def warm_up(workload: Workload, host: str, port: int) -> None:
     """Let a server answer for a while, so that what happens only once is over."""
-    if workload.kind in ("upload", "json"):
+    if workload.kind in ("upload", "json"):  # the right answer needs a request with content
         check_answer(workload, host, port)
         return
     until = time.monotonic() + WARM_UP_SECONDS

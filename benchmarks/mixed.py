@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from benchmarks.figures import percentile
 from benchmarks.load import ANSWER_SECONDS, Load, LoadError
 from benchmarks.workloads import Workload
+from matrix.manifest import ROOT
 
 CONNECTIONS = 32
 ONE_IN = 100
@@ -133,7 +134,7 @@ def run(workload: Workload, url: str, processor: int, seconds: float) -> Load:
         *("taskset", "--cpu-list", str(processor), sys.executable, "-m", "benchmarks.mixed"),
         *(str(address.hostname), str(address.port), str(seconds)),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         text = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)

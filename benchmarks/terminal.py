@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import Spread, ratios, spread
 from benchmarks.run import Journal, by_turn, problem_of
 
+PROBLEM_WIDTH = 100
 COLUMNS = ("p50 ms", "p99 ms", "MiB", "busy")
 
 
@@ -33,7 +36,7 @@ def make_table(journal: Journal, workload: str, facts: dict[str, object]) -> Tab
         if not any(each.workload == workload and each.server == name for each in found):
             continue
         if problem := problem_of(found, workload, name):
-            table.add_row(name, problem.splitlines()[0])
+            table.add_row(name, textwrap.shorten(problem.splitlines()[0], PROBLEM_WIDTH))
             continue
         others = [
             by_turn(found, workload, name, what)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.apps.bulk import CONTENT as BULK
+from benchmarks.apps import bulk
 from benchmarks.apps.hello import CONTENT as HELLO
 from benchmarks.servers import APPS, ASSETS, BARE_LOOP, NGINX
 from matrix.manifest import Framework, load_matrix
@@ -32,7 +32,7 @@ class Workload:
         path: the request-target.
         app: what is served.
         content: what the answer must be; None where it depends on the request.
-        kind: what load.lua sends; `mixed` and `idle` are loads of their own.
+        kind: what load.lua sends; `mixed`, `idle`, `start` and those of 1 GiB are loads of their own.
         connections: how many are kept busy.
         servers: those of no app that can do this work too.
         rounds: the most that are worth their time.
@@ -61,7 +61,7 @@ def _framework(framework: Framework) -> Workload:
 def _all() -> list[Workload]:
     frameworks = load_matrix().frameworks
     compat = frameworks["wsgi"]
-    hello, bulk, routes = App("hello:app", APPS), App("bulk:app", APPS), App(compat.application, compat.directory)
+    hello, moved, routes = App("hello:app", APPS), App("bulk:app", APPS), App(compat.application, compat.directory)
     file = (ASSETS / "mebibyte.bin").read_bytes()
     limit = (BARE_LOOP,)
     return [
@@ -70,11 +70,14 @@ def _all() -> list[Workload]:
         Workload("browser", "Varied browser heads", "/hello", hello, HELLO, kind="browser", servers=limit),
         Workload("close", "A connection per request", "/hello", hello, HELLO, kind="close", servers=limit),
         Workload("json", "1 KB of JSON posted", "/echo", routes, None, kind="json"),
-        Workload("upload", "10 MB upload", "/", bulk, b"%d\n" % len(BULK), kind="upload", connections=4),
-        Workload("download", "10 MB answer", "/", bulk, BULK, connections=4),
+        Workload("upload", "10 MB upload", "/", moved, b"%d\n" % bulk.LENGTH, kind="upload", connections=4),
+        Workload("download", "10 MB answer", "/", moved, bulk.content(), connections=4),
         Workload("file", "1 MiB file", "/file", routes, file, servers=(NGINX,)),
         Workload("blocking", "10 ms blocking view", "/slow/10", routes, b"slow\n", connections=32),
         Workload("mixed", "99 fast to 1 slow (50 ms)", "/hello", routes, _greeting(compat), kind="mixed"),
+        Workload("huge-upload", "1 GiB upload", "/", moved, None, kind="huge-upload", rounds=1),
+        Workload("huge-download", "1 GiB answer", "/gibibyte", moved, None, kind="huge-download", rounds=1),
+        Workload("start", "Start until first answer", "/hello", hello, HELLO, kind="start"),
         Workload("idle", "Beside 10,000 idle connections", "/hello", hello, HELLO, kind="idle", rounds=2),
     ]
 

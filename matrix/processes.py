@@ -27,7 +27,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 """Seconds for a server to end after SIGTERM, before it is killed."""
 
-ASK_AGAIN_SECONDS = 0.02
+ASK_AGAIN_SECONDS = 0.005
 """Seconds between two questions whether a stranger's socket listens: nothing tells."""
 
 PORTS_TO_TRY = 3
@@ -48,7 +48,10 @@ class StartError(Exception):
 
 @dataclass
 class Running:
-    """A server that answers. `log` is a file with its standard output and standard error."""
+    """A server that answers.
+
+    `log` is a file with its standard output and standard error, `start_seconds` how long it took to answer.
+    """
 
     server: Server
     host: str
@@ -56,6 +59,7 @@ class Running:
     process: subprocess.Popen[bytes]
     command: tuple[str, ...]
     log: Path
+    start_seconds: float = 0.0
 
     @property
     def url(self) -> str:
@@ -236,7 +240,8 @@ def _wait_answering(running: Running, seconds: float) -> Running:
     Raises:
         StartError: it ended first, or did not answer in time.
     """
-    deadline = time.monotonic() + seconds
+    launched = time.monotonic()
+    deadline = launched + seconds
     try:
         while not _answers(running.host, running.port, max(deadline - time.monotonic(), 0.1)):
             if time.monotonic() > deadline:
@@ -247,6 +252,7 @@ def _wait_answering(running: Running, seconds: float) -> Running:
     except BaseException:
         running.kill()
         raise
+    running.start_seconds = time.monotonic() - launched
     return running
 
 
