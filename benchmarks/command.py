@@ -14,8 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.accounting import choose_processors, read_siblings
 from benchmarks.load import find_wrk
-from benchmarks.measure import Measurement, Settings
-from benchmarks.run import Journal, Plan, carry_out, describe
+from benchmarks.measure import Settings
+from benchmarks.report import RESULTS, write_report
+from benchmarks.results import Journal, Measurement, Results
+from benchmarks.run import Plan, carry_out, describe
 from benchmarks.servers import Contender, UsageError, names, parse_contender
 from benchmarks.terminal import show
 from benchmarks.workloads import WORKLOADS, Workload
@@ -23,6 +25,7 @@ from matrix.manifest import ROOT, load_matrix
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
+PUBLISHED = ROOT / "docs" / "benchmarks"
 SCRATCH = ROOT / "build" / "benchmarks"
 
 WIDTH = 120
@@ -41,7 +44,7 @@ examples:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] not in ("run", "compare", "list", "-h", "--help"):
+    if not words or words[0] not in ("run", "compare", "report", "list", "-h", "--help"):
         words = ["run", *words]
     parsed = _parser().parse_args(words)
     console = Console(stderr=True)
@@ -67,10 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_choices(run, rounds=5)
     run.add_argument("--quick", action="store_true", help="two rounds of half a second: does it work?")
     run.add_argument("--resume", action="store_true", help="go on with the run that was stopped last")
+    run.add_argument("--output", type=Path, metavar="DIR", help="default: docs/benchmarks for a whole run, else build/")
     run.set_defaults(carry_out=_run)
     compare = commands.add_parser("compare", help="measure a few, print a table, write nothing that is kept")
     _add_choices(compare, rounds=7)
     compare.set_defaults(carry_out=_compare)
+    report = commands.add_parser("report", help="write page and plots again from results.json, or from a run's journal")
+    report.add_argument("results", type=Path, nargs="?", default=PUBLISHED / RESULTS, help="default: %(default)s")
+    report.add_argument("--output", type=Path, metavar="DIR", help="default: where the results are")
+    report.set_defaults(carry_out=_report)
     listing = commands.add_parser("list", help="say what workloads and servers there are")
     listing.set_defaults(carry_out=_list)
     return parser
@@ -88,13 +96,28 @@ def _add_choices(parser: argparse.ArgumentParser, rounds: int) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
+    whole = not (arguments.workload or arguments.server or arguments.quick)
     if arguments.quick:
         arguments.rounds, arguments.seconds = 2, 0.5
-    return _measure(arguments, console, SCRATCH / "run.jsonl", resume=arguments.resume)
+    status, journal = _measure(arguments, console, SCRATCH / "run.jsonl", resume=arguments.resume)
+    if status == OK:
+        folder = arguments.output or (PUBLISHED if whole else SCRATCH / "report")
+        console.print(f"written: {write_report(journal, folder)}", highlight=False)
+    return status
 
 
 def _compare(arguments: argparse.Namespace, console: Console) -> int:
-    return _measure(arguments, console, SCRATCH / "compare.jsonl", resume=False)
+    return _measure(arguments, console, SCRATCH / "compare.jsonl", resume=False)[0]
+
+
+def _report(arguments: argparse.Namespace, console: Console) -> int:
+    path: Path = arguments.results
+    try:
+        results = Journal.read(path) if path.suffix == ".jsonl" else Results.read(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"there are no results: {error}") from error
+    console.print(f"written: {write_report(results, arguments.output or path.parent)}", highlight=False)
+    return OK
 
 
 def _list(arguments: argparse.Namespace, console: Console) -> int:
@@ -108,7 +131,7 @@ def _list(arguments: argparse.Namespace, console: Console) -> int:
     return OK
 
 
-def _measure(arguments: argparse.Namespace, console: Console, path: Path, *, resume: bool) -> int:
+def _measure(arguments: argparse.Namespace, console: Console, path: Path, *, resume: bool) -> tuple[int, Journal]:
     need_tools()
     plan = Plan(_workloads(arguments.workload), _contenders(arguments.server), arguments.rounds)
     settings = _settings(arguments, console)
@@ -122,9 +145,9 @@ def _measure(arguments: argparse.Namespace, console: Console, path: Path, *, res
     except KeyboardInterrupt:
         console.print(f"\nstopped; `--resume` goes on from here ({len(journal.measurements)} measurements are kept)")
         show(journal, report_console())
-        return INTERRUPTED
+        return INTERRUPTED, journal
     show(journal, report_console())
-    return OK
+    return OK, journal
 
 
 def report_console() -> Console:

@@ -7,12 +7,12 @@ import http.client
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from benchmarks import huge, idle, mixed
 from benchmarks.accounting import process_tree, processor_seconds, read_machine, read_memory
 from benchmarks.load import Load, LoadError, check_answer, run_wrk
+from benchmarks.results import Measurement
 from benchmarks.servers import Contender, environment_of, pinned
 from benchmarks.workloads import THREADS, Workload
 from matrix.environments import SetupError
@@ -33,40 +33,6 @@ class Settings:
     python: str
     server_processor: int
     load_processor: int
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What came of one server under one workload in one round.
-
-    Attributes:
-        problem: why there are no figures; empty when there are.
-        rate: requests a second.
-        p50, p99: seconds until an answer was whole.
-        processor: processor seconds of the server's process tree for a request.
-        memory: bytes that its process tree took at most.
-        server_busy, client_busy: the share of a processor that server and load used.
-        others_busy: the processors that anything else on the machine used, or that its host took away.
-        more: what this workload alone has.
-    """
-
-    workload: str
-    server: str
-    turn: int
-    problem: str = ""
-    rate: float = 0.0
-    p50: float = 0.0
-    p99: float = 0.0
-    processor: float = 0.0
-    memory: int = 0
-    server_busy: float = 0.0
-    client_busy: float = 0.0
-    others_busy: float = 0.0
-    more: dict[str, float] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
-        return {name: value for name, value in asdict(self).items() if value not in ("", {})}
 
 
 def measure(workload: Workload, contender: Contender, turn: int, settings: Settings) -> Measurement:

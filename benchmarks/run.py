@@ -1,13 +1,11 @@
-"""All the measurements of a run, in turns, kept one by one so that a run that was stopped goes on."""
+"""All the measurements of a run, in turns, and what a reader of the figures must know."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,14 +13,13 @@ from typing import Any
 
 from benchmarks.figures import rotate
 from benchmarks.load import wrk_command
-from benchmarks.measure import Measurement, Settings, measure, shorten
-from benchmarks.servers import APPS, EXTRA, Contender, SetupError, environment_of, pinned
-from benchmarks.workloads import THREADS, WORKLOADS, Workload
+from benchmarks.measure import Settings, measure, shorten
+from benchmarks.results import Journal, Measurement
+from benchmarks.servers import EXTRA, Contender, environment_of, pinned
+from benchmarks.workloads import THREADS, Workload
+from matrix.environments import SetupError
 from matrix.manifest import ROOT
 from matrix.processes import command_of
-
-GIVE_UP_AFTER = 2
-"""Failures after which a server is not tried again under a workload."""
 
 
 @dataclass(frozen=True)
@@ -52,52 +49,6 @@ class Plan:
                 contenders = {each.name: each for each in self.contenders_of(workload)}
                 for name in rotate(list(contenders), turn):
                     yield turn, workload, contenders[name]
-
-
-class Journal:
-    """A file of JSON lines: what a run is, then each measurement as soon as it is made."""
-
-    def __init__(self, path: Path, facts: dict[str, Any], measurements: list[Measurement]) -> None:
-        self.path = path
-        self.facts = facts
-        self.measurements = measurements
-
-    @classmethod
-    def begin(cls, path: Path, facts: dict[str, Any]) -> Journal:
-        """Start a new one in place of an old one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        return cls(path, facts, [])
-
-    @classmethod
-    def read(cls, path: Path) -> Journal:
-        """Go on with one; a line that was cut off is forgotten.
-
-        Raises:
-            OSError: there is none.
-            ValueError: it is no journal.
-        """
-        first, *rest = path.read_text(encoding="utf-8").split("\n")
-        measurements = [Measurement(**json.loads(line)) for line in rest if line.endswith("}")]
-        journal = cls(path, json.loads(first), measurements)
-        lines = [json.dumps(journal.facts), *(json.dumps(each.as_json()) for each in measurements)]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return journal
-
-    def add(self, measurement: Measurement) -> None:
-        """Keep a measurement."""
-        self.measurements.append(measurement)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(measurement.as_json()) + "\n")
-
-    def done(self) -> set[tuple[int, str, str]]:
-        """Return which measurements are there already."""
-        return {(each.turn, each.workload, each.server) for each in self.measurements}
-
-    def hopeless(self) -> set[tuple[str, str]]:
-        """Return the workloads and servers that failed so often that another try is a waste."""
-        failures = Counter((each.workload, each.server) for each in self.measurements if each.problem)
-        return {pair for pair, count in failures.items() if count >= GIVE_UP_AFTER}
 
 
 def carry_out(
@@ -216,26 +167,3 @@ def commit_of(path: Path) -> str:
     commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain", "server"], capture_output=True, text=True, check=False)
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def good(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Return the measurements that have figures."""
-    return [each for each in measurements if not each.problem]
-
-
-def by_turn(
-    measurements: Iterable[Measurement], workload: str, server: str, what: Callable[[Measurement], float]
-) -> dict[int, float]:
-    """Return one figure of a server under a workload for each round that has it."""
-    return {each.turn: what(each) for each in good(measurements) if each.workload == workload and each.server == server}
-
-
-def problem_of(measurements: Sequence[Measurement], workload: str, server: str) -> str:
-    """Return why a server has no figures under a workload; empty when it has."""
-    ours = [each for each in measurements if each.workload == workload and each.server == server]
-    if not ours:
-        return "not measured"
-    return "" if good(ours) else ours[-1].problem
-
-
-__all__ = ["APPS", "WORKLOADS", "Journal", "Plan", "by_turn", "carry_out", "describe", "good", "problem_of"]

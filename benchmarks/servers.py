@@ -18,7 +18,7 @@ from pathlib import Path
 
 from matrix.environments import Environment, SetupError, framework_lock, from_locks, server_lock
 from matrix.interpreters import InterpreterMissing, find_interpreter
-from matrix.manifest import ROOT, Matrix, MatrixError, Server, load_matrix
+from matrix.manifest import ROOT, Matrix, Server, load_matrix
 
 APPS = ROOT / "benchmarks" / "apps"
 ASSETS = ROOT / "compat_apps" / "assets"
@@ -27,6 +27,9 @@ SOURCES = ROOT / "build" / "benchmarks" / "sources"
 REFERENCE = "wizgy"
 BARE_LOOP = "bare-loop"
 NGINX = "nginx"
+
+NATIVE = ("granian", "uwsgi", "bjoern", "fastwsgi")
+"""Peers whose loop and parser are not written in Python."""
 
 
 def _extra(name: str, title: str, url: str, *command: str) -> Server:
@@ -152,18 +155,3 @@ def pinned(contender: Contender, processor: int) -> Server:
     place = command.index("{application}") if command[-1] == "{application}" else len(command)
     command[place:place] = contender.options  # before an application that stands last, since some read no further
     return dataclasses.replace(contender.server, command=("taskset", "--cpu-list", str(processor), *command))
-
-
-__all__ = [
-    "APPS",
-    "EXTRA",
-    "Contender",
-    "MatrixError",
-    "SetupError",
-    "UsageError",
-    "environment_of",
-    "find_source",
-    "names",
-    "parse_contender",
-    "pinned",
-]

@@ -10,6 +10,9 @@ from benchmarks.apps.hello import CONTENT as HELLO
 from benchmarks.servers import APPS, ASSETS, BARE_LOOP, NGINX
 from matrix.manifest import Framework, load_matrix
 
+BLOCKING_SECONDS = 0.010
+"""How long the view of the workload `blocking` blocks."""
+
 THREADS = 8
 """Threads of each server that run the app, where a server has threads."""
 

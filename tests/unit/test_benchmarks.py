@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accounting, figures, load, run, servers
-from benchmarks.measure import Measurement
+from benchmarks import accounting, figures, load, reach, run, servers, tables
+from benchmarks.results import Journal, Measurement, Results
 from benchmarks.workloads import WORKLOADS
 from matrix.manifest import ROOT, load_matrix
 
@@ -227,16 +227,16 @@ def test_plan_takes_turns() -> None:
 def test_journal_goes_on(tmp_path: Path) -> None:
     """A journal that was cut off in the middle of a line keeps what came before it."""
     path = tmp_path / "run.jsonl"
-    journal = run.Journal.begin(path, {"rounds": 2})
+    journal = Journal.begin(path, {"rounds": 2})
     journal.add(Measurement("hello", "wizgy", 0, rate=5.0, more={"kept": 3}))
     journal.add(Measurement("hello", "granian", 0, problem="it\nfailed"))
     with path.open("a") as file:
         file.write('{"workload": "hello", "ser')
 
-    again = run.Journal.read(path)
+    again = Journal.read(path)
     again.add(Measurement("hello", "granian", 1, rate=1.0))
 
-    assert run.Journal.read(path).measurements == again.measurements
+    assert Journal.read(path).measurements == again.measurements
     assert again.facts == {"rounds": 2}
     assert again.done() == {(0, "hello", "wizgy"), (0, "hello", "granian"), (1, "hello", "granian")}
 
@@ -244,21 +244,103 @@ def test_journal_goes_on(tmp_path: Path) -> None:
 def test_journal_gives_up() -> None:
     """A server that failed twice under a workload is not tried under it again."""
     failed = [Measurement("hello", "granian", turn, problem="no") for turn in range(2)]
-    journal = run.Journal(Path(os.devnull), {}, [*failed, Measurement("hello", "wizgy", 0, problem="no")])
+    journal = Journal(Path(os.devnull), {}, [*failed, Measurement("hello", "wizgy", 0, problem="no")])
 
     assert journal.hopeless() == {("hello", "granian")}
 
 
 def test_figures_of_good_rounds() -> None:
     """Figures come from the rounds that went well; a server with none has its last problem in their place."""
-    found = [
-        Measurement("hello", "wizgy", 0, rate=5.0),
-        Measurement("hello", "wizgy", 1, problem="no"),
-        Measurement("hello", "granian", 0, problem="first"),
-        Measurement("hello", "granian", 1, problem="second"),
+    found = Results(
+        {},
+        [
+            Measurement("hello", "wizgy", 0, rate=5.0),
+            Measurement("hello", "wizgy", 1, problem="no"),
+            Measurement("hello", "granian", 0, problem="first"),
+            Measurement("hello", "granian", 1, problem="second"),
+        ],
+    )
+
+    assert found.by_turn("hello", "wizgy", lambda each: each.rate) == {0: 5.0}
+    assert found.problem("hello", "wizgy") == ""
+    assert found.problem("hello", "granian") == "second"
+    assert found.problem("hello", "bjoern") == "not measured"
+
+
+def results_of(**rates: list[float]) -> Results:
+    """Make results of `hello` with so many requests a second of each server in each round."""
+    facts = {
+        "servers": {name: {"title": name.title(), "kind": name} for name in rates},
+        "workloads": {"hello": {"title": "Plain hello"}},
+    }
+    measurements = [
+        Measurement("hello", name, turn, rate=rate, processor=1 / rate)
+        for name, found in rates.items()
+        for turn, rate in enumerate(found)
+    ]
+    return Results(facts, measurements)
+
+
+def test_results_come_back(tmp_path: Path) -> None:
+    """The raw results are read as they were written, to six digits."""
+    found = results_of(wizgy=[1000.0], granian=[500.0])
+    found.measurements.append(Measurement("hello", "bjoern", 0, problem="no", more={"kept": 1 / 3}))
+    found.write(tmp_path / "results.json")
+
+    again = Results.read(tmp_path / "results.json")
+
+    assert again.facts == found.facts
+    assert again.measurements[:2] == found.measurements[:2]
+    assert again.measurements[2].more == {"kept": 0.333333}
+
+
+def test_results_refuse_other_files(tmp_path: Path) -> None:
+    """A file of another kind is no results."""
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="no results"):
+        Results.read(tmp_path / "other.json")
+
+
+def test_servers_in_order() -> None:
+    """The fastest server stands first, one that failed last."""
+    found = results_of(wizgy=[2.0, 2.0], granian=[3.0, 1.5], waitress=[1.0, 1.0])
+    found.measurements = [
+        *(each for each in found.measurements if each.server != "waitress"),
+        Measurement("hello", "waitress", 0, problem="no"),
     ]
 
-    assert run.by_turn(found, "hello", "wizgy", lambda each: each.rate) == {0: 5.0}
-    assert run.problem_of(found, "hello", "wizgy") == ""
-    assert run.problem_of(found, "hello", "granian") == "second"
-    assert run.problem_of(found, "hello", "bjoern") == "not measured"
+    assert found.servers("hello") == ["granian", "wizgy", "waitress"]
+    assert found.reference == "wizgy"
+
+
+def test_columns() -> None:
+    """A ratio above 1 is good for the first server, of rates and of processor time alike; it has none to itself."""
+    found = results_of(wizgy=[200.0, 400.0, 300.0], granian=[100.0, 100.0, 100.0])
+
+    assert tables.RATE.cell(found, "hello", "wizgy") == "300"
+    assert tables.RATE_RATIO.cell(found, "hello", "granian") == "3.00 (2.50 to 3.50)"
+    assert tables.PROCESSOR_RATIO.cell(found, "hello", "granian") == "3.00 (2.50 to 3.50)"
+    assert tables.RATE_RATIO.cell(found, "hello", "wizgy") == ""
+    assert tables.RATE_RATIO.heading(found) == "wizgy ÷ it"
+
+
+def test_goals() -> None:
+    """A goal is judged by the fastest of its peers, and a goal that was not measured is neither reached nor missed."""
+    found = results_of(wizgy=[300.0], bjoern=[400.0], fastwsgi=[200.0], granian=[100.0])
+    inline = ("bjoern", "fastwsgi")
+
+    assert reach.times(0.7, "hello", inline, "x").judge(found).met is True
+    missed = reach.times(0.8, "hello", inline, "x").judge(found)
+    assert missed.met is False
+    assert missed.measured.startswith("0.75 (0.75 to 0.75) times Bjoern")
+    assert reach.times(1, "flask", inline, "x").judge(found) == reach.NOT_MEASURED
+    assert reach.bound("x", "hello", lambda each: each.rate, 299, "{:.0f}").judge(found).met is False
+    assert reach.bound("x", "hello", lambda each: each.rate, 299, "{:.0f}", least=True).judge(found).met is True
+
+
+def test_goals_name_workloads_and_servers() -> None:
+    """Every goal is about a workload and servers that there are."""
+    matrix = load_matrix()
+
+    assert {goal.text.partition(":")[0] for goal in reach.GOALS} <= WORKLOADS.keys()
+    assert {*reach.INLINE, *reach.PURE_PYTHON, *servers.NATIVE} <= set(servers.names(matrix))
