@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="measure and write a report (what is meant with no COMMAND)")
     _add_choices(run, rounds=5)
-    run.add_argument("--quick", action="store_true", help="two rounds of half a second: does it work?")
+    run.add_argument("--quick", action="store_true", help="one round of half a second each: does it work?")
     run.add_argument("--resume", action="store_true", help="go on with the run that was stopped last")
     run.add_argument("--output", type=Path, metavar="DIR", help="default: docs/benchmarks for a whole run, else build/")
     run.set_defaults(carry_out=_run)
@@ -98,7 +98,7 @@ def _add_choices(parser: argparse.ArgumentParser, rounds: int) -> None:
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     whole = not (arguments.workload or arguments.server or arguments.quick)
     if arguments.quick:
-        arguments.rounds, arguments.seconds = 2, 0.5
+        arguments.rounds, arguments.seconds = 1, 0.5
     status, journal = _measure(arguments, console, SCRATCH / "run.jsonl", resume=arguments.resume)
     if status == OK:
         folder = arguments.output or (PUBLISHED if whole else SCRATCH / "report")

@@ -50,7 +50,9 @@ def measure(workload: Workload, contender: Contender, turn: int, settings: Setti
             variables=VARIABLES,
         ) as running:
             try:
-                return _measure_running(workload, contender, turn, settings, running)
+                measurement = _measure_running(workload, contender, turn, settings, running)
+                running.kill()  # how gracefully it stops, and how long it takes over it, is not measured
+                return measurement
             except LoadError as error:
                 raise LoadError(f"{error}{_last_words(running)}") from error
     except (SetupError, StartError, LoadError) as error:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from benchmarks.figures import Spread
 from benchmarks.results import Results, What
 from benchmarks.servers import EXTRA, NATIVE
 from benchmarks.tables import MEBIBYTE
@@ -55,13 +56,18 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """A file with panels, two in a row. `better` says where the better end is."""
+    """A file with panels, two in a row. `better` says where the better end is; the best server stands on top."""
 
     file: str
     title: str
     better: str
     panels: tuple[Panel, ...]
     logarithmic: bool = False
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether a longer bar is the better one."""
+        return self.better.startswith("longer")
 
 
 def rates(*workloads: str) -> tuple[Panel, ...]:
@@ -106,16 +112,16 @@ PLOTS = (
 )
 
 
-def draw_all(results: Results, folder: Path) -> list[str]:
-    """Write every plot that has something to show; return the names of the files."""
-    drawn = []
+def draw_all(results: Results, folder: Path) -> dict[str, str]:
+    """Write every plot that has something to show; return the names of the files with what they show."""
+    drawn = {}
     with mpl.rc_context(STYLE):
         for plot in PLOTS:
             panels = [panel for panel in plot.panels if panel.workload in results.workloads]
             if panels:
                 figure = draw(results, plot, panels)
                 figure.savefig(folder / plot.file, transparent=True, metadata={"Date": None})
-                drawn.append(plot.file)
+                drawn[plot.file] = f"{plot.title} ({plot.better})"
     return drawn
 
 
@@ -129,32 +135,27 @@ def draw(results: Results, plot: Plot, panels: Sequence[Panel]) -> Figure:
     figure.suptitle(f"{plot.title} ({plot.better})", x=0.01, ha="left", fontsize=11, fontweight="bold")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for panel, axis in zip(panels, axes, strict=False):
-        draw_panel(results, panel, axis, logarithmic=plot.logarithmic)
+        draw_panel(results, plot, panel, axis)
     for axis in list(axes)[len(panels) :]:
         axis.set_axis_off()
     add_legend(figure, plot)
     return figure
 
 
-def draw_panel(results: Results, panel: Panel, axis: Any, *, logarithmic: bool) -> None:
-    """Draw the bars of one workload, the best server on top, with the quartiles as whiskers."""
+def draw_panel(results: Results, plot: Plot, panel: Panel, axis: Any) -> None:
+    """Draw the bars of one workload."""
     found = {name: results.spread(panel.workload, name, panel.what) for name in results.servers(panel.workload)}
-    measured = {name: each for name, each in found.items() if each}
+    in_order = sorted(
+        ((name, each) for name, each in found.items() if each),
+        key=lambda pair: pair[1].median,
+        reverse=plot.more_is_better,
+    )
+    measured = dict(in_order)
     names = [*measured, *(name for name in found if name not in measured)]
-    if logarithmic:
+    if plot.logarithmic:
         draw_range(results, panel, axis, list(measured))
     else:
-        medians = [each.median for each in measured.values()]
-        spreads = [
-            [each.median - each.low for each in measured.values()],
-            [each.high - each.median for each in measured.values()],
-        ]
-        colours = [COLOURS[kind(results, name)] for name in measured]
-        axis.barh(
-            range(len(measured)), medians, xerr=spreads, color=colours, height=0.72, ecolor=TEXT, error_kw={"lw": 1}
-        )
-        for place, each in enumerate(measured.values()):
-            axis.annotate(panel.form.format(each.median), (each.high, place), (4, 0), **BESIDE)
+        draw_bars(results, panel, axis, measured)
     start = axis.get_xlim()[0]
     for place in range(len(measured), len(names)):
         axis.annotate(
@@ -162,16 +163,34 @@ def draw_panel(results: Results, panel: Panel, axis: Any, *, logarithmic: bool) 
         )
     axis.set_yticks(range(len(names)), [results.title(name) for name in names])
     for label, name in zip(axis.get_yticklabels(), names, strict=True):
-        label.set_fontweight("bold" if name == "wizgy" else "normal")
+        label.set_fontweight("bold" if name == results.reference else "normal")
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.margins(x=0.14)
     axis.tick_params(left=False, labelsize=8.5)
-    axis.xaxis.set_major_locator(mpl.ticker.LogLocator() if logarithmic else mpl.ticker.MaxNLocator(4))
+    axis.xaxis.set_major_locator(mpl.ticker.LogLocator() if plot.logarithmic else mpl.ticker.MaxNLocator(4))
     axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.set_title(results.facts["workloads"][panel.workload]["title"], loc="left", fontsize=10)
 
 
 BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+
+
+def draw_bars(results: Results, panel: Panel, axis: Any, measured: dict[str, Spread]) -> None:
+    """Draw medians as bars, with the quartiles as whiskers."""
+    axis.barh(
+        range(len(measured)),
+        [each.median for each in measured.values()],
+        xerr=[
+            [each.median - each.low for each in measured.values()],
+            [each.high - each.median for each in measured.values()],
+        ],
+        color=[COLOURS[kind(results, name)] for name in measured],
+        height=0.72,
+        ecolor=TEXT,
+        error_kw={"lw": 1},
+    )
+    for place, each in enumerate(measured.values()):
+        axis.annotate(panel.form.format(each.median), (each.high, place), (4, 0), **BESIDE)
 
 
 def draw_range(results: Results, panel: Panel, axis: Any, names: Sequence[str]) -> None:

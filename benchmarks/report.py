@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
-from benchmarks.plots import PLOTS, draw_all
 from benchmarks.reach import GOALS, WIZGY
 from benchmarks.results import Results
 from benchmarks.tables import columns
@@ -43,13 +42,20 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write page, plots and raw results to a folder; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
     results.write(folder / RESULTS)
-    drawn = draw_all(results, folder)
+    from benchmarks.plots import draw_all
+
     page = folder / PAGE
-    page.write_text("\n".join(_page(results, drawn)) + "\n", encoding="utf-8")
+    page.write_text("\n".join(make_page(results, draw_all(results, folder))) + "\n", encoding="utf-8")
     return page
 
 
-def _page(results: Results, drawn: list[str]) -> Iterator[str]:
+def make_page(results: Results, plots: Mapping[str, str]) -> Iterator[str]:
+    """Give the lines of the page.
+
+    Args:
+        results: what was measured.
+        plots: the files with plots, each with what it shows.
+    """
     facts = results.facts
     yield "# Benchmarks"
     yield ""
@@ -62,10 +68,9 @@ def _page(results: Results, drawn: list[str]) -> Iterator[str]:
         f"[raw results]({RESULTS}) are there too."
     )
     yield ""
-    for plot in PLOTS:
-        if plot.file in drawn:
-            yield f"![{plot.title}]({plot.file})"
-            yield ""
+    for file, title in plots.items():
+        yield f"![{title}]({file})"
+        yield ""
     if WIZGY in facts["servers"]:
         yield from _reach(results)
     yield from _tables(results)

@@ -31,7 +31,7 @@ def make_table(results: Results, workload: str) -> Table:
     for server in results.servers(workload):
         problem = results.problem(workload, server)
         cells = (
-            [escape(textwrap.shorten(problem, PROBLEM_WIDTH, placeholder=" ..."))]
+            [escape(textwrap.shorten(problem.splitlines()[0], PROBLEM_WIDTH, placeholder=" ..."))]
             if problem
             else [column.cell(results, workload, server) for column in shown]
         )

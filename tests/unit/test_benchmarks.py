@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accounting, figures, load, reach, run, servers, tables
+from benchmarks import accounting, figures, load, reach, report, run, servers, tables
 from benchmarks.results import Journal, Measurement, Results
 from benchmarks.workloads import WORKLOADS
 from matrix.manifest import ROOT, load_matrix
@@ -344,3 +344,27 @@ def test_goals_name_workloads_and_servers() -> None:
 
     assert {goal.text.partition(":")[0] for goal in reach.GOALS} <= WORKLOADS.keys()
     assert {*reach.INLINE, *reach.PURE_PYTHON, *servers.NATIVE} <= set(servers.names(matrix))
+
+
+def test_page() -> None:
+    """The page has the reference in bold, says why a server failed, and its table has one cell for each column."""
+    found = results_of(wizgy=[100.0, 100.0], granian=[50.0, 200.0])
+    found.measurements.append(Measurement("hello", "granian", 2, problem="no"))
+    found.measurements.append(Measurement("hello", "bjoern", 0, problem="it | <broke>\nat line 3"))
+    found.facts["servers"]["bjoern"] = {"title": "bjoern", "kind": "bjoern"}
+    for server in found.facts["servers"].values():
+        server["command"] = "taskset"
+    found.facts["workloads"]["hello"]["command"] = "wrk"
+    machine = {"processors": 2, "model": "M", "system": "S", "libc": "L", "wrk": "W", "load_average": 0.1}
+    found.facts |= {"made": "2026", "rounds": 2, "seconds": 1.0, "threads": 8, "machine": machine}
+
+    lines = list(report.make_page(found, {"plot.svg": "A plot"}))
+
+    table = lines.index("### Plain hello") + 2
+    assert {line.replace("\\|", "").count("|") for line in lines[table : table + 5]} == {10}
+    assert lines[table + 2].startswith("| Granian | 125 | 1.25 (0.88 to 1.62) |")
+    assert lines[table + 3].startswith("| **Wizgy** | 100 |")
+    assert lines[table + 4].startswith("| bjoern | failed: it \\| &lt;broke> |")
+    assert "![A plot](plot.svg)" in lines
+    assert "at line 3" in lines
+    assert "| hello: at least 1 times granian | not measured |  |" not in lines
