@@ -51,6 +51,8 @@ QUIET_TICKS: Final = 50
 SLOW_STREAK: Final = 3
 """Slow calls in a row after which the leadership is passed on before the next. An average would do worse: one
 call that the system interrupted would make many quick ones pay for a hand-off, which slows them in turn."""
+FULL_TICKS: Final = 20
+"""Ticks with every place in the application taken after which other processes are left to accept."""
 ACCEPT_BATCH: Final = 64
 """Connections to accept before others have their turn."""
 SPARE_DESCRIPTORS: Final = 64
@@ -350,6 +352,10 @@ class Engine:
         self._connections: dict[int, Connection] = {}
         self._most_connections = config.max_connections or most_connections()
         self._accepting = False
+        self._shares = multiprocess  # others accept from the same sockets
+        self._full = False  # whether every place in the application has been taken for a while
+        self._aside = False  # whether new connections are left to others therefore
+        self._left_waiting = False  # whether some waited at the last look for all that
         self._accept_again = 0.0  # when to try again after the system had no descriptor left
         self._noticed = 0.0
         self._ready: deque[tuple[int, int]] = deque()  # descriptors that have something to do, and their events
@@ -489,6 +495,9 @@ class Engine:
                     self._wake_standby()
                 else:
                     quiet += 1
+                    if quiet == FULL_TICKS and self._shares and not self._places:
+                        self._full = True
+                        self._wake.set()
             self._watching = False
             if self._calls == calls:
                 self._activity.wait()
@@ -517,6 +526,8 @@ class Engine:
         self._polling = True
         # A thread that puts a connection back after this looks at `_polling` and interrupts the waiting.
         timeout = 0.0 if self._ready else self._timers.seconds_to_next(monotonic())
+        if self._aside:
+            timeout = min(timeout, 1 / Timers.SLOTS)
         self._ready.extend(self._poller.poll(timeout))
         self._polling = False
         if timeout and not self._ready and self._accepting:
@@ -608,6 +619,8 @@ class Engine:
                 if due and self._offers:
                     self._wake_standby()
             places.append(None)
+            if self._aside:
+                self._wake.set()
             # The leader may have found no place a moment ago, and counts on whoever has one.
             if not due:
                 return
@@ -664,6 +677,8 @@ class Engine:
             self._give_up_overdue(self._overseer, now)
         if self._drain_at is not None:
             self._go_on_draining(self._drain_at)
+        elif self._full or self._aside:
+            self._stand_aside()
         elif not self._accepting and len(self._connections) < self._most_connections and now >= self._accept_again:
             self._start_accepting()
 
@@ -731,6 +746,29 @@ class Engine:
         if reason and monotonic() - self._noticed > NOTICE_INTERVAL:
             self._noticed = monotonic()
             logger.warning("New connections wait: %s (%d are open).", reason, len(self._connections))
+
+    def _stand_aside(self) -> None:
+        """While every place in the application is taken, leave new connections to processes that have one.
+
+        What none of them has taken after a while is accepted all the same: a health check must be answered.
+        """
+        self._full = False
+        if self._places:
+            self._aside = self._left_waiting = False
+            if not self._accepting:
+                self._start_accepting()
+            return
+        if not self._aside:
+            self._aside = True
+            self._stop_accepting("")
+        poller = select.poll()
+        for descriptor in self._listeners:
+            poller.register(descriptor, select.POLLIN)
+        waiting = bool(poller.poll(0))
+        if waiting and self._left_waiting and len(self._connections) < self._most_connections:
+            for listener in self._listeners.values():
+                self._accept(listener)
+        self._left_waiting = waiting
 
     def _go_on_draining(self, deadline: float) -> None:
         now = monotonic()

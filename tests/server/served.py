@@ -48,6 +48,7 @@ def misbehave(environ: dict[str, Any], path: str, argument: str) -> None:
 def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterable[bytes]:
     """Do what the path says."""
     if path == "sleep":
+        print("sleeps in", os.getpid(), flush=True)
         time.sleep(int(argument) / 1000)
         return b"slept\n"
     if path == "halves":

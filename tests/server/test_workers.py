@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -190,6 +191,77 @@ def test_enough_requests_when_the_successor_fails(tmp_path: Path) -> None:
         broken.unlink()
         wait_until(lambda: not is_alive(worker), "it is replaced", 20)
         assert get(server.address) == (200, b"hello\n")
+
+
+def test_full_worker_leaves_connections_to_others() -> None:
+    """While every thread of one worker is busy, new connections go to the other (fault 13)."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start("--workers", "2", "--threads", "4", "--health"))
+        serving_workers(server, 2)
+
+        def busiest() -> int:
+            sleeping = Counter(re.findall(r"^sleeps in (\d+)$", server.stdout, re.MULTILINE))
+            return max(sleeping.values(), default=0)
+
+        count = 0
+        while busiest() < 4:
+            sock = stack.enter_context(connect(server.address))
+            sock.sendall(request("/sleep/20000"))
+            count += 1
+            wait_until(lambda count=count: server.stdout.count("sleeps in") == count, "it runs")  # type: ignore[misc]
+        assert count < 8
+        pids = serving_workers(server, 2)
+        wait_until(lambda: sum(map(accepts, pids)) == 1, "one worker stands aside")
+        for _ in range(100):
+            began = time.monotonic()
+            assert get(server.address) == (200, b"hello\n")
+            assert time.monotonic() - began < 1
+        # When both are full, health is still told, and a request is taken in for when there is a thread.
+        while server.stdout.count("sleeps in") < 8:
+            sock = stack.enter_context(connect(server.address))
+            sock.sendall(request("/sleep/20000"))
+            count += 1
+            wait_until(lambda count=count: server.stdout.count("sleeps in") == count, "it runs")  # type: ignore[misc]
+        began = time.monotonic()
+        assert get(server.address, "/readyz") == (200, b"ok\n")
+        assert time.monotonic() - began < 1
+        server.kill()
+
+
+def accepts(pid: int) -> bool:
+    """Whether a worker waits for new connections: its epoll watches a socket that listens."""
+    sockets = Path(f"/proc/{pid}/net/tcp").read_text("ascii").splitlines()[1:]
+    listening = {f"socket:[{line.split()[9]}]" for line in sockets if line.split()[3] == "0A"}
+    links = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+    epolls = [name for name, link in links.items() if link == "anon_inode:[eventpoll]"]
+    return any(links.get(name) in listening for epoll in epolls for name in watched(pid, epoll))
+
+
+def watched(pid: int, epoll: str) -> list[str]:
+    """The descriptors that an epoll watches."""
+    return re.findall(r"^tfd:\s+(\d+) ", Path(f"/proc/{pid}/fdinfo/{epoll}").read_text("ascii"), re.MULTILINE)
+
+
+def test_idle_workers_sleep_on() -> None:
+    """A new connection wakes one of the workers, not all of them."""
+    with start("--workers", "8", "--threads", "1") as server:
+        pids = serving_workers(server, 8)
+        before = {pid: switches(pid) for pid in pids}
+        for _ in range(200):
+            assert get(server.address) == (200, b"hello\n")
+        woken = sorted(switches(pid) - before[pid] for pid in pids)
+        assert woken[0] < 150, woken
+
+
+def switches(pid: int) -> int:
+    """How often the threads of a process have gone to sleep."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        status = Path(f"/proc/{pid}/task/{task}/status").read_text("ascii")
+        found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)$", status, re.MULTILINE)
+        assert found is not None
+        total += int(found[1])
+    return total
 
 
 def test_stop_while_it_loads(tmp_path: Path) -> None:
