@@ -51,21 +51,24 @@ class SecureOutput(Output):
         sock: what to send on.
     """
 
-    __slots__ = ("_secure",)
+    __slots__ = ("_ending", "_secure")
 
     def __init__(self, sock: TLSSocket) -> None:
         super().__init__(sock)
         self._secure = sock
+        self._ending = False  # whether close_notify is all that waits
 
     def end(self) -> None:
         """Say that no more will be sent, after all that waits."""
         with self._lock:
             if not self.waiting and not self._secure.end():
+                self._ending = True
                 self._append(CLOSE_NOTIFY)
+                self._memory += len(CLOSE_NOTIFY)
 
     def _send_now(self, data: bytes | memoryview) -> int:
-        if data is CLOSE_NOTIFY:
-            return int(self._secure.end())
+        if self._ending:
+            return len(data) if self._secure.end() else 0
         return super()._send_now(data)
 
     def _send_file_now(self, segment: FileSegment, count: int) -> int:

@@ -1,0 +1,219 @@
+"""TLS over a socket that takes little, or nothing: in process, where the kernel's buffers can be played."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+from collections.abc import Iterator
+
+import pytest
+
+from tests.server.client import TIMEOUT
+from tests.server.tls_client import Authority, Pieces
+from wizgy.secure import SecureOutput
+from wizgy.tls import TLSSocket
+
+
+class Gate(socket.socket):
+    """A socket whose kernel takes as much as it is told.
+
+    Attributes:
+        room: how many bytes it takes; None for as many as come.
+    """
+
+    room: int | None = None
+
+    def send(self, data: bytes, /) -> int:  # type: ignore[override]
+        """Take what there is room for."""
+        if self.room is None:
+            return super().send(data)
+        if not self.room:
+            raise BlockingIOError
+        sent = super().send(data[: self.room])
+        self.room -= sent
+        return sent
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that signs the certificates of these tests."""
+    return Authority.make(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def context(authority: Authority) -> ssl.SSLContext:
+    """The certificate of the server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.issue("localhost"))
+    return context
+
+
+@pytest.fixture
+def ends(authority: Authority, context: ssl.SSLContext) -> Iterator[tuple[Gate, TLSSocket, Pieces]]:
+    """The kernel's side of a server's socket, the server with TLS on it, and its client; before the handshake."""
+    near, far = socket.socketpair()
+    gate = Gate(near.family, near.type, near.proto, near.detach())
+    with gate, far:
+        gate.setblocking(False)
+        far.settimeout(TIMEOUT)
+        yield gate, TLSSocket(gate, context), Pieces(far, authority.client())
+
+
+def shake_hands(server: TLSSocket, client: Pieces) -> None:
+    """Shake hands, one side after the other."""
+    while not server.established:
+        try:
+            client.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        client.transmit()
+        with pytest.raises(BlockingIOError):
+            server.recv(65536)
+        if not server.established:
+            client.receive()
+    while True:
+        try:
+            client.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            client.receive()
+        else:
+            return
+
+
+def test_nothing_is_made_before_a_byte_has_come(ends: tuple[Gate, TLSSocket, Pieces]) -> None:
+    """A connection on which nothing comes costs no TLS."""
+    _, server, _ = ends
+    with pytest.raises(BlockingIOError):
+        server.recv(65536)
+    assert not server.begun
+    with pytest.raises(AssertionError):
+        server.session  # noqa: B018
+
+
+def test_handshake_without_room(ends: tuple[Gate, TLSSocket, Pieces]) -> None:
+    """A handshake whose answer the client does not take goes on when it does, a few bytes at a time."""
+    gate, server, client = ends
+    gate.room = 0
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.do_handshake()
+    client.transmit()
+    for _ in range(3):
+        with pytest.raises(BlockingIOError):
+            server.recv(65536)
+    assert server.begun
+    assert not server.established
+    for _ in range(10_000):
+        gate.room = 100
+        with pytest.raises(BlockingIOError):
+            server.recv(65536)
+        if gate.room:
+            break
+    gate.room = None
+    shake_hands(server, client)
+
+
+def test_send_without_room(ends: tuple[Gate, TLSSocket, Pieces]) -> None:
+    """What the client does not take is not accepted, and is not encrypted a second time when it comes again."""
+    gate, server, client = ends
+    shake_hands(server, client)
+    data = random.Random(1).randbytes(300_000)
+    received = b""
+    sent = 0
+    randomness = random.Random(2)
+    while sent < len(data):
+        gate.room = randomness.choice([0, 1, 100, 20_000, 100_000])
+        try:
+            count = server.send(data[sent:])
+            assert count > 0
+            sent += count
+        except BlockingIOError:
+            assert gate.room == 0
+        received += read_now(client)
+    gate.room = None
+    assert server.send(b"") == 0
+    received += read_now(client)
+    assert received == data
+
+
+def read_now(client: Pieces) -> bytes:
+    """What has come, decrypted."""
+    client.sock.setblocking(False)
+    data = b""
+    try:
+        while client.receive():
+            pass
+    except BlockingIOError:
+        pass
+    client.sock.settimeout(TIMEOUT)
+    while True:
+        try:
+            data += client.tls.read(65536)
+        except ssl.SSLWantReadError:
+            return data
+
+
+def test_close_notify_without_room(ends: tuple[Gate, TLSSocket, Pieces]) -> None:
+    """close_notify that the client does not take waits behind what it has not taken, as an answer does."""
+    gate, server, client = ends
+    shake_hands(server, client)
+    output = SecureOutput(server)
+    output.send(b"the answer")
+    gate.room = 0
+    output.end()
+    assert output.waiting
+    output.flush()
+    assert output.waiting
+    for _ in range(1000):
+        gate.room = 1
+        output.flush()
+        if not output.waiting:
+            break
+    assert not output.waiting
+    output.end()
+    assert not output.waiting
+    gate.shutdown(socket.SHUT_WR)
+    assert client.read_all() == b"the answer"
+
+
+def test_nothing_is_read_while_tls_has_something_to_say(ends: tuple[Gate, TLSSocket, Pieces]) -> None:
+    """While ciphertext waits for a client nothing more is read from it, so that nobody can pile up answers of TLS."""
+    gate, server, client = ends
+    shake_hands(server, client)
+    gate.room = 0
+    with pytest.raises(BlockingIOError):
+        server.send(b"the answer")
+    client.send(b"more")
+    with pytest.raises(BlockingIOError):
+        server.recv(65536)
+    gate.room = None
+    assert server.recv(65536) == b"more"
+    assert server.send(b"the answer") == 10
+    assert read_now(client) == b"the answer"
+
+
+@pytest.mark.parametrize("size", [1, 100, 65536])
+def test_receive_takes_all(ends: tuple[Gate, TLSSocket, Pieces], size: int) -> None:
+    """Less than was asked for means that no more is there, as with a socket: the selector will not tell again."""
+    _, server, client = ends
+    shake_hands(server, client)
+    data = random.Random(3).randbytes(150_000)
+    received = b""
+    sent = 0
+    while len(received) < len(data):
+        sent_before = sent
+        if sent < len(data):
+            client.send(data[sent : sent + 50_000], record=5000)
+            sent += 50_000
+        while True:
+            try:
+                piece = server.recv(size)
+            except BlockingIOError:
+                break
+            received += piece
+            if len(piece) < size:
+                with pytest.raises(BlockingIOError):
+                    server.recv(size)
+                break
+        assert sent_before < sent or received
+    assert received == data
