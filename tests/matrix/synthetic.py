@@ -151,8 +151,10 @@ def iterate_records(results: Results) -> Iterator[Record]:
     for case in results.cases:
         by_cell.setdefault(case.cell, []).append(case)
     for cell in results.cells:
-        yield from by_cell.get(cell.cell, [])
+        yield from by_cell.pop(cell.cell, [])
         yield cell
+    for begun in by_cell.values():
+        yield from begun
     if results.end:
         yield results.end
 

@@ -1,6 +1,6 @@
 // The open case: what the rule is, what was sent and came back, and how to see it again. And the open cell.
 
-/** Show the open case, in the cell that is chosen or the one where it fares worst. */
+/** Show the open case, in the cell that is chosen, or in the one where it fares worst of those that pass the filters. */
 async function showCase(model, state, found) {
   const panel = byId("case");
   const aCase = model.cases.find((each) => each.key === state.case);
@@ -27,12 +27,14 @@ async function showCase(model, state, found) {
 
 function chooseCell(model, state, aCase, found) {
   const wanted = model.cells.find((cell) => cell.cell === (state.at || state.cell));
-  const has = (cell) => model.now[cell.place][aCase.place] !== ABSENT || (model.before && model.before[cell.place][aCase.place] !== ABSENT);
-  if (wanted && has(wanted)) return wanted;
   const verdictIn = (cell) => model.now[cell.place][aCase.place];
-  const candidates = model.cells.filter((cell) => found.cells[cell.place] && has(cell));
-  return candidates.reduce((worst, cell) => (worst && verdictIn(worst) <= verdictIn(cell) ? worst : cell), null)
-    ?? model.cells.find(has) ?? null;
+  const changeIn = (cell) => (model.before ? classify(model, model.before[cell.place][aCase.place], verdictIn(cell)) : null);
+  const having = model.cells.filter((cell) => verdictIn(cell) !== ABSENT || changeIn(cell));
+  if (having.includes(wanted)) return wanted;
+  const passing = having.filter((cell) => found.cells[cell.place] &&
+    (!state.verdict.size || state.verdict.has(nameOf(model, verdictIn(cell)))) &&
+    (!state.change.size || state.change.has(changeIn(cell))));
+  return passing.reduce((worst, cell) => (worst && verdictIn(worst) <= verdictIn(cell) ? worst : cell), null) ?? having[0] ?? null;
 }
 
 function describeCase(model, aCase, verdict) {

@@ -23,7 +23,7 @@ function byId(id) {
 
 /** A verdict as glyph and name: never by its colour alone. */
 function pill(verdict) {
-  return element("span", { class: `pill v-${verdict}` }, glyph(verdict), verdict);
+  return element("span", { class: `pill v-${verdict}` }, glyph(verdict), element("span", { class: "name" }, verdict));
 }
 
 function glyph(verdict) {

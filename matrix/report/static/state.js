@@ -39,7 +39,7 @@ function isFiltered(state) {
 /** Say whether a section is the chosen one, or stands below it: RFC 9112 section 6.3 below RFC 9112. */
 function isSectionWithin(section, chosen) {
   if (chosen === "none") return section === null;
-  return section !== null && (section === chosen || section.startsWith(`${chosen} `) || section.startsWith(`${chosen}.`));
+  return section !== null && section.startsWith(chosen) && /^(?:$|[ .,])/.test(section.slice(chosen.length));
 }
 
 function isCaseChosen(aCase, state, words) {

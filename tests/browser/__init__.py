@@ -1,0 +1,1 @@
+"""The report of the matrix in a real browser: `tox -e browser`."""
