@@ -159,16 +159,19 @@ def free_port(host: str = "127.0.0.1") -> int:
     A connection is made to it and closed from its side: in the state TIME_WAIT the system hands the port out to
     nobody, while a server, which sets SO_REUSEADDR, can bind it.
     """
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, 0))
-        listener.listen(1)
-        port: int = listener.getsockname()[1]
-        with socket.create_connection((host, port)) as client:
-            accepted, _ = listener.accept()
-            accepted.close()
-            client.recv(1)
-    return port
+    while True:
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, 0))
+            listener.listen(1)
+            port: int = listener.getsockname()[1]
+            with socket.create_connection((host, port)) as client:
+                accepted, peer = listener.accept()
+                accepted.close()
+                # A client of something else, whose port this was before, may have come first; then another one is taken.
+                if peer == client.getsockname():
+                    client.recv(1)
+                    return port
 
 
 def _launch_answering(launch: Callable[[], Running], seconds: float) -> Running:
