@@ -168,7 +168,7 @@ def free_port(host: str = "127.0.0.1") -> int:
             with socket.create_connection((host, port)) as client:
                 accepted, peer = listener.accept()
                 accepted.close()
-                # A client of something else, whose port this was before, may have come first; then another one is taken.
+                # A client of something else, which had this port before, may have come first: take another one then.
                 if peer == client.getsockname():
                     client.recv(1)
                     return port
