@@ -782,8 +782,9 @@ class Engine:
                 return
         self._empty_backlogs()
         waiting = [c for c in list(self._connections.values()) if c.state is not State.LINGERING]
-        answered = not waiting and now - self._drain_began > LINGER_DRAINING
-        if not self._connections or answered or now >= deadline:
+        # A listener is still there while clients wait in its backlog for which there was no room.
+        answered = not waiting and not self._listeners and now - self._drain_began > LINGER_DRAINING
+        if (not self._connections and not self._listeners) or answered or now >= deadline:
             busy = sum(not connection.is_idle() for connection in waiting)
             if busy:
                 logger.warning("%d connections did not end in time and were cut.", busy)
