@@ -105,8 +105,6 @@ class TLSSocket:
         if self._passing or self._ending:
             return self._sock.recv(size)
         with self._lock:
-            if not self._push():
-                raise BlockingIOError
             if not self.established and not self._shake_hands():
                 raise BlockingIOError
             return self._read(size)
