@@ -255,7 +255,7 @@ class Timers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._slots: dict[int, list[Connection]] = {}
+        self._slots: dict[int, set[Connection]] = {}
         self._order: list[int] = []
 
     def set(self, connection: Connection, deadline: float) -> None:
@@ -264,14 +264,25 @@ class Timers:
         scheduled = connection.scheduled
         if scheduled is None or deadline * self.SLOTS < scheduled - 1:
             with self._lock:
+                self._remove(connection)
                 self._put(connection, int(deadline * self.SLOTS) + 1)
+
+    def forget(self, connection: Connection) -> None:
+        """Let go of a connection that closes: with its head it may be large. Any thread may call it."""
+        with self._lock:
+            self._remove(connection)
+
+    def _remove(self, connection: Connection) -> None:
+        if connection.scheduled is not None:
+            self._slots[connection.scheduled].discard(connection)
+            connection.scheduled = None
 
     def _put(self, connection: Connection, slot: int) -> None:
         connection.scheduled = slot
         if slot in self._slots:
-            self._slots[slot].append(connection)
+            self._slots[slot].add(connection)
         else:
-            self._slots[slot] = [connection]
+            self._slots[slot] = {connection}
             heapq.heappush(self._order, slot)
 
     def seconds_to_next(self, now: float) -> float:
@@ -287,12 +298,12 @@ class Timers:
             while self._order and self._order[0] <= now * self.SLOTS:
                 slot = heapq.heappop(self._order)
                 for connection in self._slots.pop(slot):
-                    if connection.scheduled != slot or connection.state is State.CLOSED:
-                        continue  # it was moved to an earlier slot, or is gone
+                    connection.scheduled = None
+                    if connection.state is State.CLOSED:
+                        continue
                     if connection.deadline > now:
                         self._put(connection, int(connection.deadline * self.SLOTS) + 1)
                     else:
-                        connection.scheduled = None
                         expired.append(connection)
         return expired
 
@@ -656,6 +667,7 @@ class Engine:
         """A connection is about to be closed by its owner."""
         self._connections.pop(connection.descriptor, None)  # not there when it was given up
         self._poller.forget(connection.descriptor)
+        self._timers.forget(connection)
         if not self._accepting:
             self._wake.set()  # there is room for another, or one less to drain
 

@@ -130,6 +130,20 @@ def test_pipelining_does_not_starve_others() -> None:
                 thread.join()
 
 
+def test_short_connections_leave_nothing() -> None:
+    """Connections that are made and closed at a high rate cost no memory once they are closed (fault 22)."""
+    with start() as server:
+        [worker] = children(server.pid)
+        get(server.address)
+        before = resident(worker)
+        asked = request("/hello", "Connection: close", f"X-Filler: {'a' * 1900}")
+        for _ in range(3000):
+            with connect(server.address) as sock:
+                sock.sendall(asked)
+                assert read_answer(sock)[1] == b"hello\n"
+        assert resident(worker) - before < 8 * MEBIBYTE
+
+
 def test_read_ahead_is_bounded() -> None:
     """While a request is answered, at most 64 KiB of later ones are taken from the system (RFC 9112 section 9.3.2)."""
     with start() as server, connect(server.address) as sock:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import cast
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -15,9 +15,18 @@ from wizgy.engine import Timers
 SLOT = 1 / Timers.SLOTS
 
 
-def connection() -> Connection:
+class Scheduled:
     """As much of a connection as the timers look at."""
-    return cast(Connection, SimpleNamespace(deadline=0.0, scheduled=None, state=State.HEAD))
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        self.scheduled: int | None = None
+        self.state = State.HEAD
+
+
+def connection() -> Connection:
+    """Something that has a deadline."""
+    return cast(Connection, Scheduled())
 
 
 def test_expires_after_its_deadline() -> None:
@@ -52,6 +61,20 @@ def test_earlier_deadline_counts() -> None:
     timers.set(one, 70.0)
     assert timers.take_expired(60.0) == []
     assert timers.take_expired(70.2) == [one]
+
+
+def test_closed_connections_cost_no_memory() -> None:
+    """What is closed is let go of at once, not when its slot comes up: short connections may be many (fault 22)."""
+    timers, one, other = Timers(), connection(), connection()
+    timers.set(one, 50.0)
+    timers.set(one, 40.0)
+    timers.set(other, 40.0)
+    timers.forget(one)
+    timers.forget(one)
+    gone = ref(one)
+    del one
+    assert gone() is None
+    assert timers.take_expired(60.0) == [other]
 
 
 def test_closed_connections_are_forgotten() -> None:
