@@ -92,12 +92,14 @@ def make_parser() -> argparse.ArgumentParser:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def _add(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+def _add(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str = ""
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
         help=help,
         description=f"{help[0].upper()}{help[1:]}.",
-        epilog=f"{CELLS}\n{STATUSES}",
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
@@ -155,7 +157,7 @@ def _parse_or_none(text: str | None) -> Matrix | None:
 
 
 def _add_list(commands: Commands) -> None:
-    parser = _add(commands, "list", run_list, "list cells, with what keeps them from running here")
+    parser = _add(commands, "list", run_list, "list cells, with what keeps them from running here", CELLS)
     _add_choice(parser)
     parser.add_argument("--json", action="store_true", help="as JSON: a matrix for CI, {include: [...]}")
     parser.add_argument("--transport", choices=["venv", "image"], default="venv", help="how they would be started")
@@ -190,7 +192,7 @@ def _hindrance(cell: Cell, transport: str) -> str:
 
 
 def _add_run(commands: Commands) -> None:
-    parser = _add(commands, "run", run_run, "run cells: control, tests, blame")
+    parser = _add(commands, "run", run_run, "run cells: control, tests, blame", f"{CELLS}\n{STATUSES}")
     _add_choice(parser)
     _add_transport(parser)
     how = parser.add_argument_group("how")
@@ -221,7 +223,7 @@ def _add_transport(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="extra",
         metavar="REQUIREMENT",
-        help="with venv: install this on top of the locks, 'flask @ git+https://…'",
+        help="with venv: install this on top of the locks: 'flask==3.1.0', 'flask @ git+https://…', a folder",
     )
 
 
@@ -276,6 +278,7 @@ def run_run(options: argparse.Namespace) -> int:
         stop,
         jury=None if options.no_blame else Jury(matrix, peers, suite, stop),
         kinds=tuple(options.suite) if options.suite else None,
+        require_all=options.require_all,
         on_case=progress.case_ended,
     )
     output = options.output or default_output()
@@ -292,7 +295,8 @@ def run_run(options: argparse.Namespace) -> int:
 
 
 def _add_repro(commands: Commands) -> None:
-    parser = _add(commands, "repro", run_repro, "make one cell again, play one case, and show what went over the wire")
+    what = "make one cell again, play one case, and show what went over the wire"
+    parser = _add(commands, "repro", run_repro, what, STATUSES)
     parser.add_argument("cell", metavar="CELL", help="wizgy/flask-3.1/py3.13; without a Python, the newest")
     parser.add_argument("case", nargs="?", metavar="CASE", help="the id of a case, as results have it; default: all")
     parser.add_argument("--keep", action="store_true", help="leave the server running, and say how to get in")

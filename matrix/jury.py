@@ -56,7 +56,7 @@ class Jury:
             for name, passed in answers.items():
                 (passing if passed else blocked)[name].append(server.name)
         blames = {name: _blame(cell.server, passing[name], blocked[name]) for name in asked}
-        return [replace(case, blame=blames.get(_name(case))) for case in cases]
+        return [replace(case, blame=blames[_name(case)]) if _name(case) in blames else case for case in cases]
 
     def _ask(self, peer: Cell, names: Collection[CaseName]) -> dict[CaseName, bool]:
         """Return whether a peer passes some cases; a peer that cannot be asked says nothing."""

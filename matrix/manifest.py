@@ -140,7 +140,8 @@ class KnownDeviation:
     """A test that must fail in some cells, because the framework or the server differs by its own nature.
 
     `test` is `test_module.py::test_name`, the same with `[parameters]`, or the id of a conformance case. The others are
-    patterns, of which any holds; a framework's name stands for each of its versions.
+    patterns, of which any holds; a framework's name stands for each of its versions. `sometimes` says that the test
+    may also pass, as a race decides.
     """
 
     test: str
@@ -149,6 +150,7 @@ class KnownDeviation:
     pythons: tuple[str, ...]
     reason: str
     link: str
+    sometimes: bool = False
 
     def applies_to(self, server: str, version: Version, python: str) -> bool:
         """Say whether the deviation is expected in a cell."""
@@ -360,6 +362,7 @@ def _known(table: _Table) -> list[KnownDeviation]:
             pythons=table.texts("pythons", default=("*",)),
             reason=table.text("reason"),
             link=table.text("link"),
+            sometimes=bool(table.truth("sometimes")),
         )
         for test in table.texts("tests")
     ]

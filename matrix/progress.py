@@ -147,22 +147,17 @@ def describe_failures(result: CellResult) -> list[str]:
         blame = f" [{case.blame.on}]" if case.blame else ""
         lines.append(f"{case.verdict}: {case.id}{blame}: {case.rule}")
         if case.expected:
-            lines += [
-                f"  expected {' or '.join(case.expected)}",
-                f"  got {case.got.splitlines()[0] if case.got else ''}",
-            ]
-        elif case.explanation:
-            lines.append(f"  {_gist(case.explanation)}")
+            lines.append(f"  expected {', or '.join(case.expected)}")
+        if case.explanation:
+            lines.append(f"  {'got' if case.expected else 'because'} {_first_line(case.explanation)}")
         lines.append(f"  again: {case.reproduce}")
     if len(failed) > MAX_SHOWN:
         lines.append(f"and {len(failed) - MAX_SHOWN} more, which the results have")
     return lines
 
 
-def _gist(explanation: str) -> str:
-    """Return the line of an explanation that says most: pytest marks what was wrong with an E."""
-    lines = explanation.strip().splitlines()
-    return next((line[1:].strip() for line in lines if line.startswith("E ")), lines[-1])
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 def format_seconds(seconds: float) -> str:

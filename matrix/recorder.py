@@ -191,7 +191,7 @@ class Recorder:
             source=told.source if told else None,
             expected=told.expected if told else (),
             got=told.got if told else "",
-            explanation=explanation[:EXPLANATION_CHARACTERS],
+            explanation=explain(explanation, told)[:EXPLANATION_CHARACTERS],
             deviation=Deviation(reason=deviation.reason, link=deviation.link) if deviation else None,
             exchange=make_exchange(events, told.address if told else None) if wanted else None,
             log=self._log_of(current) if verdict not in ("pass", "known", "skip") else "",
@@ -262,6 +262,14 @@ def _probe(host: str, port: int) -> _Problem | None:
     finally:
         connection.close()
     return None
+
+
+def explain(text: str, told: Observation | None) -> str:
+    """Return what pytest says with the line first that says most: it marks what was wrong with an E."""
+    if told and text.startswith("FAILED: "):
+        return told.got  # all else that the text has is in the record already
+    gist = next((line[1:].strip() for line in text.splitlines() if line.startswith("E ")), "")
+    return f"{gist}\n{text}" if gist else text
 
 
 def judge(reports: Sequence[pytest.TestReport]) -> tuple[Verdict, str]:

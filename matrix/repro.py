@@ -181,7 +181,7 @@ def describe_case(case: Case) -> Iterator[str]:
         yield f"source:   {case.source}"
     for place, expected in enumerate(case.expected):
         yield f"{'expected:' if place == 0 else '      or:'} {expected}"
-    if case.got:
+    if case.got and case.expected:
         yield f"got:      {case.got}"
     if case.deviation:
         yield f"known:    {case.deviation.reason} ({case.deviation.link})"

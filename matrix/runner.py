@@ -7,7 +7,8 @@ The story of a cell:
 2. Its server is started, and the tests run against it in a process of their own, which hands over each record.
 3. A server that ends, or a test that does not, cuts the tests short: the server is started again and the tests that
    are left go on, one case at a time, so that it is known which one it was.
-4. What fails is run on the other servers too: `this server only`, `some servers`, or `every server`.
+4. What fails is played once more, alone. It stays a failure if it then passes, but is said to be unstable.
+5. What fails is run on the other servers too: `this server only`, `some servers`, or `every server`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ from matrix.transports import NotHere, Started, Transport, again_command
 
 MAX_RESTARTS = 5
 """How often the server of one cell is started again after a crash or a test without end."""
+
+MAX_PLAYED_AGAIN = 60
+"""With so many failing cases of a cell nothing is unstable: none of them is played again."""
+
+UNSTABLE = "unstable, it passes when it is played again alone"
 
 LOG_LINES = 40
 
@@ -100,6 +106,7 @@ class CellRunner:
         kinds: which suites to run; None: those of the server.
         selection: which tests.
         options: more options of pytest.
+        require_all: whether a cell that cannot run on this machine is an error.
         on_case: told of each case as it ends, with how many there will be.
     """
 
@@ -111,6 +118,7 @@ class CellRunner:
     kinds: tuple[Kind, ...] | None = None
     selection: Selection = field(default_factory=Selection)
     options: tuple[str, ...] = ()
+    require_all: bool = False
     on_case: Callable[[Cell, Case], None] = lambda cell, case: None
     controls: OneAtATime = field(default_factory=OneAtATime)
 
@@ -131,7 +139,7 @@ class CellRunner:
         attempts = self._attempt(cell)
         if self.stop:
             raise Interrupted
-        cases = list(attempts.done.values())
+        cases = self._played_again(cell, list(attempts.done.values()))
         if self.jury:
             cases = self.jury.judge(cell, cases)
         if self.stop:
@@ -165,7 +173,7 @@ class CellRunner:
                 for case in control.failed:
                     attempts.done[case.kind, case.id] = replace(case, cell=cell.id, reproduce=f"{again} {case.id}")
         except NotHere as reason:
-            attempts.verdicts.append("skip")
+            attempts.verdicts.append("setup-error" if self.require_all else "skip")
             attempts.explanation = str(reason)
         except (SetupError, StartError) as error:
             attempts.verdicts.append("setup-error")
@@ -222,6 +230,31 @@ class CellRunner:
         attempts.explanation = (
             f"{left} cases were not run: the server was started {MAX_RESTARTS + 1} times\n{attempts.explanation}"
         )
+
+    def _played_again(self, cell: Cell, cases: list[Case]) -> list[Case]:
+        """Play what failed once more, alone, and say of what then passes that it is unstable."""
+        failed = frozenset((case.kind, case.id) for case in cases if case.verdict == "fail")
+        if not failed or len(failed) > MAX_PLAYED_AGAIN:
+            return cases
+        again: list[Case] = []
+        try:
+            with self.transport.start(cell) as started:
+                self.suite.run(
+                    cell,
+                    self.kinds_of(cell),
+                    again.append,
+                    url=started.url,
+                    selection=Selection(failed),
+                    options=[*self.options, *ONE_AT_A_TIME],
+                    stop=self.stop,
+                )
+        except (SetupError, StartError):
+            return cases
+        passed = {(case.kind, case.id) for case in again if case.verdict == "pass"}
+        return [
+            replace(case, explanation=f"{UNSTABLE}: {case.explanation}") if (case.kind, case.id) in passed else case
+            for case in cases
+        ]
 
     def _run_once(self, cell: Cell, started: Started, attempts: Attempts, options: Sequence[str]) -> SuiteEnd:
         """Run the tests that have no record yet."""

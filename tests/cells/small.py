@@ -61,7 +61,7 @@ link = "https://example.test/once"
 APP = """\
 def app(environ, start_response):
     path = environ["PATH_INFO"]
-    known = path in ("/hello", "/route", "/rule", "/crash", "/hang", "/odd", "/twins")
+    known = path in ("/hello", "/route", "/rule", "/crash", "/hang", "/odd", "/twins", "/moody")
     body = b"Hello world\\n" if path == "/hello" else b"ODD" if path == "/odd" and ODD else path.encode()
     missing = not known or (path == "/route" and LOST)
     start_response("404 Not Found" if missing else "200 OK", HEADERS)
@@ -109,6 +109,11 @@ SERVERS = {
         headers="[('X-Twin', '1')]",
     ),
     "mute": SERVE.format(name="mute", rule="if path == '/hang': threading.Event().wait()", headers="[]"),
+    "moody": SERVE.format(
+        name="moody",
+        rule="mood = path == '/moody' and not os.path.exists('../../mood'); mood and open('../../mood', 'w').close()",
+        headers="([('X-Mood', '1')] if mood else [])",
+    ),
     "absent": "import sys; sys.exit('no such thing')\n",
 }
 
@@ -132,6 +137,10 @@ def test_twins(target):
 def test_crash(target):
     """The server survives."""
     assert target.get("/crash").text == "/crash"
+
+def test_moody(target):
+    """The server answers the first time as it does the second time."""
+    assert "X-Mood" not in target.get("/moody").headers
 
 def test_odd(target):
     """The answer is not odd."""

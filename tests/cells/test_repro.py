@@ -46,7 +46,7 @@ def test_whole_cell(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce(world.matrix, world.transport, world.suite, Order(world.cell("rude"))) == 1
     said = capsys.readouterr().out
 
-    assert "9 cases, 2 of them not as expected" in said
+    assert "10 cases, 2 of them not as expected" in said
     assert "test_hello" not in said
 
 

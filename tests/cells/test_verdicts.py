@@ -13,7 +13,7 @@ from matrix.runner import CellResult, CellRunner
 from matrix.suite import Stop
 from tests.cells.small import NO_PYTHON, World
 
-SERVERS = ("good", "other", "mute", "frail", "rude", "absent")
+SERVERS = ("good", "other", "mute", "frail", "rude", "moody", "absent")
 
 Results = dict[str, CellResult]
 
@@ -48,7 +48,7 @@ def test_everything_as_expected(results: Results) -> None:
 
     assert result.cell.verdict == "pass"
     assert {case.kind for case in result.cases} == {"contract", "conformance"}
-    assert len(result.cases) == 9
+    assert len(result.cases) == 10
     assert case_of(result, "test_small.py::test_hello").section == "RFC 9110 section 9.3.1"
     assert exit_status([result.cell.verdict]) == 0
 
@@ -62,7 +62,7 @@ def test_broken_server_rule(results: Results) -> None:
     assert case.blame is not None
     assert case.blame.on == "this server only"
     assert case.blame.failing == ("rude",)
-    assert set(case.blame.passing) == {"good", "other", "frail", "mute"}
+    assert set(case.blame.passing) == {"good", "other", "frail", "mute", "moody"}
     assert exit_status([result.cell.verdict]) == 1
 
 
@@ -126,7 +126,7 @@ def test_crash(results: Results) -> None:
     case = case_of(result, "test_small.py::test_crash")
 
     assert unexpected(result) == {"test_small.py::test_crash": "crash", "test_small.py::test_twins": "fail"}
-    assert len(result.cases) == 9
+    assert len(result.cases) == 10
     assert "no longer answered" in case.explanation
     assert "I am not well" in case.log
     assert case.blame is not None
@@ -138,8 +138,17 @@ def test_timeout(results: Results) -> None:
     result = results["mute/plain"]
 
     assert unexpected(result) == {"test_hang.py::test_hang": "timeout"}
-    assert len(result.cases) == 9
+    assert len(result.cases) == 10
     assert "did not end within 3 s" in case_of(result, "test_hang.py::test_hang").explanation
+
+
+def test_unstable_case(results: Results) -> None:
+    """A case that fails, and passes when it is played again, is a failure that is said to be unstable."""
+    case = case_of(results["moody/plain"], "test_small.py::test_moody")
+
+    assert unexpected(results["moody/plain"]) == {"test_small.py::test_moody": "fail"}
+    assert case.explanation.startswith("unstable, it passes when it is played again alone: ")
+    assert not case_of(results["rude/plain"], "test_small.py::test_rule").explanation.startswith("unstable")
 
 
 def test_server_that_does_not_start(results: Results) -> None:
