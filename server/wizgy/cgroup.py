@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path("/sys/fs/cgroup")
-OWN: Final = Path("/proc/self/cgroup")
+ROOT: Final = "/sys/fs/cgroup"
+OWN: Final = "/proc/self/cgroup"
 
 
-def count_processors(root: Path = ROOT, own: Path = OWN) -> int:
+def count_processors(root: str = ROOT, own: str = OWN) -> int:
     """How many processors this process may use: those it may run on, and no more than its quota of time.
 
     Args:
@@ -31,7 +30,7 @@ def count_processors(root: Path = ROOT, own: Path = OWN) -> int:
     return max(1, math.ceil(min([processors, *quotas])))
 
 
-def count_memory_kills(root: Path = ROOT, own: Path = OWN) -> int:
+def count_memory_kills(root: str = ROOT, own: str = OWN) -> int:
     """How many processes of this control group the kernel has killed because memory ran out.
 
     Args:
@@ -40,14 +39,14 @@ def count_memory_kills(root: Path = ROOT, own: Path = OWN) -> int:
     """
     for controller, name in ("", "memory.events"), ("memory", "memory.oom_control"):
         for folder in _folders(root, own, controller):
-            for line in _read(folder / name).splitlines():
+            for line in _read(f"{folder}/{name}").splitlines():
                 key, _, count = line.partition(" ")
                 if key == "oom_kill" and count.isdigit():
                     return int(count)
     return 0
 
 
-def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:
+def _folders(root: str, own: str, controller: str) -> Iterator[str]:
     """The folders of this process's group and of those above it; `controller` is empty for v2.
 
     In a container the path may be that of the host, of which only the top is mounted.
@@ -56,21 +55,21 @@ def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controller in controllers.split(","):
-            mount = root / controller
-            folder = mount / path.lstrip("/")
-            while folder != mount and mount in folder.parents:
+            mount = os.path.join(root, controller).rstrip("/")
+            folder = os.path.normpath(f"{mount}/{path}")
+            while folder.startswith(f"{mount}/"):
                 yield folder
-                folder = folder.parent
+                folder = os.path.dirname(folder)
             yield mount
 
 
-def _quota_v2(folder: Path) -> float:
-    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+def _quota_v2(folder: str) -> float:
+    quota, _, period = _read(f"{folder}/cpu.max").strip().partition(" ")
     return _ratio(quota, period)
 
 
-def _quota_v1(folder: Path) -> float:
-    return _ratio(_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip())
+def _quota_v1(folder: str) -> float:
+    return _ratio(_read(f"{folder}/cpu.cfs_quota_us").strip(), _read(f"{folder}/cpu.cfs_period_us").strip())
 
 
 def _ratio(quota: str, period: str) -> float:
@@ -80,8 +79,9 @@ def _ratio(quota: str, period: str) -> float:
     return math.inf
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     try:
-        return path.read_text("ascii")
+        with open(path, encoding="ascii") as file:
+            return file.read()
     except (OSError, UnicodeDecodeError):
         return ""

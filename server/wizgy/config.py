@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
 from wizgy.errors import UsageError
 from wizgy.http import grammar
@@ -238,6 +237,8 @@ def trusted_network(value: str) -> str:
 
 def url_prefix(value: str) -> str:
     """A path, percent-encoded where it has to be, with no slash at the end."""
+    from urllib.parse import quote  # not at the top: few need it
+
     path = quote(value.rstrip("/"), safe=VISIBLE)
     if path and not grammar.path_prefix.fullmatch(path.encode("ascii")):
         raise ValueError("expected a path that begins with a slash, as /app")

@@ -24,7 +24,6 @@ import struct
 import threading
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic, time
 from typing import BinaryIO, Final, Protocol
@@ -76,7 +75,6 @@ class Deadlines(Protocol):
         """Replace a connection's deadline, in seconds of the monotonic clock."""
 
 
-@dataclass
 class Service:
     """What all connections of a process share.
 
@@ -90,30 +88,34 @@ class Service:
         forget: called by the owner of a connection before its socket is closed.
     """
 
-    application: Application
-    config: Config
-    errors: ErrorLog
-    access_log: AccessLog | None
-    trace: Trace | None
-    deadlines: Deadlines
-    forget: Callable[[Connection], None]
-    limits: Limits = field(init=False)
-    own_fields: http.ServerFields = field(init=False)  # renewed every second
-    request_ids: RequestIds = field(default_factory=RequestIds)
-    identifies: bool = field(init=False)  # whether application and client are told the id
-    own_paths: frozenset[str] = field(init=False)  # those that the application is not asked for
-    now: float = field(default_factory=monotonic)  # when the selector last returned
-    ready: bool = True  # what /readyz tells
-    draining: bool = False  # every answer closes its connection
-    keepalive_timeout: float = field(init=False)  # shorter then
-    noticed_stranger: bool = False
-
-    def __post_init__(self) -> None:
-        config = self.config
-        self.keepalive_timeout = config.keepalive_timeout
-        self.identifies = config.request_id
+    def __init__(
+        self,
+        application: Application,
+        config: Config,
+        errors: ErrorLog,
+        access_log: AccessLog | None,
+        trace: Trace | None,
+        deadlines: Deadlines,
+        forget: Callable[[Connection], None],
+    ) -> None:
+        self.application = application
+        self.config = config
+        self.errors = errors
+        self.access_log = access_log
+        self.trace = trace
+        self.deadlines = deadlines
+        self.forget = forget
         self.limits = Limits(config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body)
+        self.request_ids = RequestIds()
+        self.identifies = config.request_id  # whether application and client are told the id
+        # Those that the application is not asked for.
         self.own_paths = frozenset(("*", "/livez", "/readyz") if config.health else ("*",))
+        self.now = monotonic()  # when the selector last returned
+        self.ready = True  # what /readyz tells
+        self.draining = False  # every answer closes its connection
+        self.keepalive_timeout = config.keepalive_timeout  # shorter then
+        self.noticed_stranger = False
+        self.own_fields: http.ServerFields  # renewed every second
         self.renew_date(time())
 
     def notice_stranger(self, address: str) -> None:

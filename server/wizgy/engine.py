@@ -23,7 +23,7 @@ import os
 import select
 import selectors
 import socket
-import sysconfig
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -36,7 +36,6 @@ from wizgy.config import Config
 from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
 from wizgy.listeners import Listener
 from wizgy.log import ErrorStream, Trace, logger, open_access_log
-from wizgy.mount import mount
 from wizgy.overseer import Dismissed, Overseer
 from wizgy.sink import start_writers
 from wizgy.wsgi import Application, Environ, server_environ
@@ -74,7 +73,7 @@ NEVER: Final = 1 << 62
 
 FAULT: Final = "A fault in wizgy itself, please report it."
 
-FREE_THREADED: Final = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+FREE_THREADED: Final = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Notice(IntEnum):
@@ -349,7 +348,7 @@ class Engine:
         }
         self._timers = Timers()
         self._service = Service(
-            mount(application, config.url_prefix) if config.url_prefix else application,
+            _mount(application, config.url_prefix) if config.url_prefix else application,
             config,
             logger,
             open_access_log(config),
@@ -849,6 +848,12 @@ def choose_connection(
     from wizgy.secure import SecureConnection
 
     return partial(SecureConnection, front, tls)
+
+
+def _mount(application: Application, prefix: str) -> Application:
+    from wizgy.mount import mount  # not at the top: few need it
+
+    return mount(application, prefix)
 
 
 def most_calls(least: int, jitter: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wizgy.config import Config
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 
-@dataclass(eq=False)
 class Generation:
     """The settings that workers are started with. Each loads the application as it is when it starts.
 
@@ -22,9 +20,10 @@ class Generation:
         tls: the certificates, or None. All workers have the same keys of session tickets with it.
     """
 
-    config: Config
-    listeners: list[Listener]
-    tls: SSLContext | None
+    def __init__(self, config: Config, listeners: list[Listener], tls: SSLContext | None) -> None:
+        self.config = config
+        self.listeners = listeners
+        self.tls = tls
 
 
 def open_generation(config: Config, before: Generation | None = None) -> Generation:

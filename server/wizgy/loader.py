@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 import sys
-import traceback
-from pathlib import Path
 from types import ModuleType
 from typing import Final, cast
 
@@ -58,7 +55,7 @@ def load_application(reference: str) -> Application:
 def _import(name: str) -> ModuleType:
     try:
         if name.endswith(".py"):
-            return _import_file(Path(name))
+            return _import_file(name)
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
@@ -71,15 +68,18 @@ def _import(name: str) -> ModuleType:
         raise LoadError(_explain(f"Importing {name} failed:", error)) from None
 
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
+def _import_file(path: str) -> ModuleType:
+    import importlib.util  # not at the top: few starts need it
+
+    if not os.path.isfile(path):
         raise LoadError(f"There is no file {path}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[name] = module
+    sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
     spec.loader.exec_module(module)
     return module
 
@@ -115,6 +115,8 @@ def _explain(text: str, error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
+    import traceback  # not at the top: it takes a while, and there should be no need
+
     lines = traceback.format_exception(type(error), error, trace)
     return f"{text}\n{''.join(lines).rstrip()}"
 

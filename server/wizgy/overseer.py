@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import traceback
 from typing import NamedTuple
 
 from wizgy import wsgi
@@ -69,6 +68,8 @@ class Overseer:
 
 def describe_stack(thread: int) -> str:
     """Where a thread is, as a traceback has it, from the application's own first line on."""
+    import traceback  # not at the top: it takes a while, and there should be no need
+
     frame = sys._current_frames().get(thread)
     if frame is None:
         return "  (it has just ended)\n"

@@ -12,7 +12,6 @@ import os
 import selectors
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, NoReturn
@@ -53,6 +52,8 @@ def live(do: Callable[[], int]) -> NoReturn:
         exit_code = do()
         atexit._run_exitfuncs()  # those of the application
     except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in this process
+        import traceback  # not at the top: it takes a while, and there should be no need
+
         traceback.print_exc()
     finally:
         try:

@@ -21,7 +21,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Protocol, TextIO
-from urllib.parse import unquote_to_bytes
 
 from wizgy.errors import ApplicationError
 from wizgy.http import response as http
@@ -170,6 +169,12 @@ def environ_of_fields(server: Environ, fields: FieldSection, client: tuple[str, 
     return environ
 
 
+def _decode_path(path: str) -> str:
+    from urllib.parse import unquote_to_bytes  # not at the top: it takes longer than most of wizgy
+
+    return unquote_to_bytes(path).decode("latin-1")
+
+
 def build_environ(base: Environ, head: RequestHead, content: BinaryIO, content_length: int) -> Environ:
     """Make the `environ` of a request.
 
@@ -186,7 +191,7 @@ def build_environ(base: Environ, head: RequestHead, content: BinaryIO, content_l
     path = line.path
     environ["REQUEST_METHOD"] = line.method
     environ["REQUEST_URI"] = line.target
-    environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+    environ["PATH_INFO"] = _decode_path(path) if "%" in path else path
     environ["QUERY_STRING"] = line.query
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if line.minor else "HTTP/1.0"
     environ["wsgi.input"] = content

@@ -60,14 +60,14 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
 def test_processors(tree: Tree, own: str, files: dict[str, str], expected: int) -> None:
     """The processors are those of the affinity, and no more than the least quota on the way up, rounded up."""
     tree.write(own, files)
-    assert count_processors(tree.root, tree.own) == expected
+    assert count_processors(str(tree.root), str(tree.own)) == expected
 
 
 def test_affinity_counts(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that may run on one processor has one, whatever the quota is."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     tree.write(V2, {"service/cpu.max": "400000 100000\n"})
-    assert count_processors(tree.root, tree.own) == 1
+    assert count_processors(str(tree.root), str(tree.own)) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_affinity_counts(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_kills(tree: Tree, own: str, files: dict[str, str], expected: int) -> None:
     """The kernel's count of processes killed for want of memory is found in both versions."""
     tree.write(own, files)
-    assert count_memory_kills(tree.root, tree.own) == expected
+    assert count_memory_kills(str(tree.root), str(tree.own)) == expected
 
 
 def test_this_machine() -> None:
