@@ -181,10 +181,12 @@ class Waits:
 
     def __init__(self) -> None:
         self.gate = threading.Event()
+        self.entered = threading.Event()
         self.writes: list[str] = []
 
     def write(self, text: str) -> int:
         """Take text, once the gate is open."""
+        self.entered.set()
         assert self.gate.wait(10)
         self.writes.append(text)
         return len(text)
@@ -200,7 +202,8 @@ def test_tracebacks_in_pieces_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sys.stderr", waits)
     log = error_log(embedded=True)
     stream = ErrorStream(log)
-    stream.write("first\n")  # which holds the writer
+    stream.write("first\n")  # which holds the writer, so that it takes all that follows at once
+    assert waits.entered.wait(10)
     turns = [threading.Semaphore(1), threading.Semaphore(0)]
 
     def write(mine: int) -> None:
