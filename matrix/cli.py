@@ -202,6 +202,9 @@ def _add_run(commands: Commands) -> None:
     how.add_argument("--suite", action="append", choices=SUITES, help="only these tests; default: those of the server")
     how.add_argument("--limit", type=float, default=180.0, metavar="SECONDS", help="for one case (%(default)g)")
     how.add_argument("--fresh", action="store_true", help="run again even what did not change")
+    how.add_argument(
+        "--bytes", action="store_true", help="keep what went over the wire in cases that pass as well, for the report"
+    )
     how.add_argument("--no-blame", action="store_true", help="do not run what fails on the other servers")
     how.add_argument("--require-all", action="store_true", help="exit 3 when a cell cannot run on this machine")
     how.add_argument("--output", type=Path, metavar="FILE", help="the results, JSON lines (default: .matrix/runs/…)")
@@ -279,6 +282,7 @@ def run_run(options: argparse.Namespace) -> int:
         jury=None if options.no_blame else Jury(matrix, peers, suite, stop),
         kinds=tuple(options.suite) if options.suite else None,
         require_all=options.require_all,
+        options=("--record-passes",) if options.bytes else (),
         on_case=progress.case_ended,
     )
     output = options.output or default_output()

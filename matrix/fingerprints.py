@@ -76,10 +76,12 @@ def manifest_parts(matrix: Matrix, cell: Cell) -> list[str]:
     ]
 
 
-def fingerprint(matrix: Matrix, cell: Cell, kinds: Sequence[Kind], transport: Transport) -> str:
-    """Return a hash of all that the result of a cell depends on."""
+def fingerprint(
+    matrix: Matrix, cell: Cell, kinds: Sequence[Kind], transport: Transport, options: Sequence[str] = ()
+) -> str:
+    """Return a hash of all that the result of a cell depends on, options of pytest included."""
     patterns = input_patterns(matrix, cell, kinds, image=transport.name == "image")
-    parts = [transport.text, *kinds, *transport.parts(cell), *manifest_parts(matrix, cell)]
+    parts = [transport.text, *kinds, *options, *transport.parts(cell), *manifest_parts(matrix, cell)]
     files = (path for path in _tree() if any(fnmatchcase(path, pattern) for pattern in patterns))
     parts += [f"{path} {_digest(ROOT / path)}" for path in files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

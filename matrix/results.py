@@ -294,11 +294,18 @@ def exit_status(verdicts: Iterable[Verdict]) -> int:
 
 # Exchanges
 
-HEAD_BYTES = 3072
-TAIL_BYTES = 512
-"""How many bytes of one event are kept, at its start and at its end."""
+EVENT_BYTES = 3584
+"""How many bytes of one event are kept, most of them from its start."""
 
-MAX_EVENTS = 120
+TAIL_BYTES = 512
+"""How many of these are from its end, at most."""
+
+EXCHANGE_BYTES = 16384
+"""How many bytes of one exchange are kept; of the events beyond that, no more than `LEAST_BYTES` each."""
+
+LEAST_BYTES = 64
+
+MAX_EVENTS = 60
 """How many events of one exchange are kept; of more, the middle is left out."""
 
 
@@ -329,13 +336,27 @@ def make_exchange(events: Iterable[WireEvent], address: str | None = None) -> Ex
         events: what happened, the earliest first.
         address: where the client connected to.
     """
-    made = [_make_event(event, pieces) for event, pieces in _join_pieces(events)]
-    if len(made) > MAX_EVENTS:
-        half = MAX_EVENTS // 2
-        left_out = len(made) - 2 * half
-        note = Event(at=made[half].at, kind="note", text=f"{left_out} events are left out here")
-        made = [*made[:half], note, *made[-half:]]
+    joined = list(_join_pieces(events))
+    left_out = len(joined) - MAX_EVENTS
+    half = MAX_EVENTS // 2
+    if left_out > 0:
+        joined = joined[:half] + joined[-half:]
+    sizes = [sum(map(len, pieces)) for _, pieces in joined]
+    made = [_make_event(event, pieces, kept) for (event, pieces), kept in zip(joined, _share_bytes(sizes), strict=True)]
+    if left_out > 0:
+        made.insert(half, Event(at=made[half].at, kind="note", text=f"{left_out} events are left out here"))
     return Exchange(events=tuple(made), address=address)
+
+
+def _share_bytes(sizes: Sequence[int]) -> list[int]:
+    """Return how many bytes of each event are kept: the last one comes first, since it tells how the exchange ended."""
+    kept = [0] * len(sizes)
+    left = EXCHANGE_BYTES
+    last = max((place for place, size in enumerate(sizes) if size), default=0)
+    for place in sorted(range(len(sizes)), key=lambda place: place != last):
+        kept[place] = min(sizes[place], max(min(left, EVENT_BYTES), LEAST_BYTES))
+        left -= kept[place]
+    return kept
 
 
 def _join_pieces(events: Iterable[WireEvent]) -> Iterator[tuple[WireEvent, list[bytes]]]:
@@ -352,15 +373,16 @@ def _join_pieces(events: Iterable[WireEvent]) -> Iterator[tuple[WireEvent, list[
         yield first, pieces
 
 
-def _make_event(event: WireEvent, pieces: list[bytes]) -> Event:
+def _make_event(event: WireEvent, pieces: list[bytes], kept: int) -> Event:
     data = b"".join(pieces)
-    omitted = max(0, len(data) - HEAD_BYTES - TAIL_BYTES)
+    omitted = len(data) - kept
+    tail = min(TAIL_BYTES, kept // 4) if omitted else 0
     return Event(
         at=round(event.seconds, 4),
         kind=event.kind,
-        data=(data[:HEAD_BYTES] if omitted else data).decode("latin-1"),
+        data=data[: kept - tail].decode("latin-1"),
         omitted=omitted,
-        tail=data[-TAIL_BYTES:].decode("latin-1") if omitted else "",
+        tail=data[len(data) - tail :].decode("latin-1"),
         pieces=len(pieces),
         text=event.text,
     )

@@ -137,7 +137,7 @@ class ManyCells:
         if runner.selection.only is not None:
             return None
         try:
-            return fingerprint(runner.matrix, cell, runner.kinds_of(cell), runner.transport)
+            return fingerprint(runner.matrix, cell, runner.kinds_of(cell), runner.transport, runner.options)
         except (InterpreterMissing, SetupError):
             return None
 

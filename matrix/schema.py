@@ -15,8 +15,10 @@ from typing import Any
 
 from matrix.records import describe, schema_of
 from matrix.results import (
+    EVENT_BYTES,
+    EXCHANGE_BYTES,
     FORMAT,
-    HEAD_BYTES,
+    LEAST_BYTES,
     MAX_EVENTS,
     RECORDS,
     TAIL_BYTES,
@@ -79,9 +81,9 @@ wrongly, and 3 when nothing but the setting-up failed.
 ## Bytes
 
 Bytes from the wire are written as text in which each character from U+0000 to U+00FF is one byte (ISO 8859-1):
-`event["data"].encode("latin-1")` gives them back. Of an event with more than {most} bytes the first {head} and the
-last {tail} are kept, and `omitted` counts those between them; of an exchange with more than {events} events the middle
-is left out, and a `note` says so.
+`event["data"].encode("latin-1")` gives them back. Of an event at most {event} bytes are kept, the last {tail} of them
+from its end, and `omitted` counts those between them; of an exchange, about {exchange} bytes, and at least {least} of
+each event. Of an exchange with more than {events} events the middle is left out, and a `note` says so.
 
 ## Records
 """
@@ -104,9 +106,10 @@ def make_page() -> str:
         command=COMMAND,
         format=FORMAT,
         verdicts=verdicts,
-        most=HEAD_BYTES + TAIL_BYTES,
-        head=HEAD_BYTES,
+        event=EVENT_BYTES,
         tail=TAIL_BYTES,
+        exchange=EXCHANGE_BYTES,
+        least=LEAST_BYTES,
         events=MAX_EVENTS,
     )
     records = [_describe_record(f"`{name}`", record) for name, record in RECORDS.items()]

@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from matrix import schema
 from matrix.records import encode
 from matrix.results import (
+    EVENT_BYTES,
+    EXCHANGE_BYTES,
     FORMAT,
-    HEAD_BYTES,
+    LEAST_BYTES,
     MAX_EVENTS,
     NAMES,
     RECORDS,
@@ -390,18 +392,33 @@ def test_long_bytes_are_cut_in_the_middle() -> None:
     """The start and the end of a long event are kept, with the count of what is between them."""
     (event,) = make_exchange([Wire(0, "received", b"a" * 10_000 + b"z" * TAIL_BYTES)]).events
 
-    assert event.data == "a" * HEAD_BYTES
+    assert event.data == "a" * (EVENT_BYTES - TAIL_BYTES)
     assert event.tail == "z" * TAIL_BYTES
-    assert event.omitted == 10_000 - HEAD_BYTES
+    assert event.omitted == 10_000 + TAIL_BYTES - EVENT_BYTES
 
 
-@pytest.mark.parametrize(("size", "omitted"), [(HEAD_BYTES + TAIL_BYTES, 0), (HEAD_BYTES + TAIL_BYTES + 1, 1)])
+@pytest.mark.parametrize(("size", "omitted"), [(0, 0), (1, 0), (EVENT_BYTES, 0), (EVENT_BYTES + 1, 1)])
 def test_nothing_is_cut_without_need(size: int, omitted: int) -> None:
     """Bytes are left out from the first one that does not fit."""
-    (event,) = make_exchange([Wire(0, "received", bytes(size))]).events
+    data = bytes(place % 251 for place in range(size))
+    (event,) = make_exchange([Wire(0, "received", data)]).events
 
     assert event.omitted == omitted
     assert len(event.data) + event.omitted + len(event.tail) == size
+    assert omitted or event.data.encode("latin-1") == data
+
+
+def test_a_long_exchange_keeps_its_start_and_its_end() -> None:
+    """Beyond what is kept of an exchange each event keeps a little, and the last one all that it may."""
+    made = make_exchange([Wire(at, "received", b"x" * 10_000) for at in range(50)]).events
+
+    assert [len(event.data + event.tail) for event in (made[0], made[20], made[-1])] == [
+        EVENT_BYTES,
+        LEAST_BYTES,
+        EVENT_BYTES,
+    ]
+    assert {len(event.data) + event.omitted + len(event.tail) for event in made} == {10_000}
+    assert sum(len(event.data + event.tail) for event in made) < EXCHANGE_BYTES + 50 * LEAST_BYTES
 
 
 def test_many_events_are_cut_in_the_middle() -> None:
