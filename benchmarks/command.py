@@ -96,18 +96,38 @@ def _add_choices(parser: argparse.ArgumentParser, rounds: int) -> None:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
-    whole = not (arguments.workload or arguments.server or arguments.quick)
+    path = SCRATCH / "run.jsonl"
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 0.5
-    status, journal = _measure(arguments, console, SCRATCH / "run.jsonl", resume=arguments.resume)
+    earlier = _recall(path, arguments) if arguments.resume else None
+    status, journal = _measure(arguments, console, path, earlier)
     if status == OK:
-        folder = arguments.output or (PUBLISHED if whole else SCRATCH / "report")
+        facts = journal.facts
+        whole = {*WORKLOADS} == {*facts["workloads"]} and {*names(load_matrix())} == {*facts["servers"]}
+        folder = arguments.output or (PUBLISHED if whole and facts["rounds"] > 1 else SCRATCH / "report")
         console.print(f"written: {write_report(journal, folder)}", highlight=False)
     return status
 
 
+def _recall(path: Path, arguments: argparse.Namespace) -> Journal:
+    """Read a run that was stopped, and go on with what it was asked for, whatever is asked now.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        journal = Journal.read(path)
+        facts = journal.facts
+        arguments.workload, arguments.server = list(facts["workloads"]), list(facts["servers"])
+        arguments.rounds, arguments.seconds = facts["rounds"], facts["seconds"]
+        arguments.python, arguments.nice = facts["python"], facts["nice"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"there is no run to go on with: {error}") from error
+    return journal
+
+
 def _compare(arguments: argparse.Namespace, console: Console) -> int:
-    return _measure(arguments, console, SCRATCH / "compare.jsonl", resume=False)[0]
+    return _measure(arguments, console, SCRATCH / "compare.jsonl")[0]
 
 
 def _report(arguments: argparse.Namespace, console: Console) -> int:
@@ -131,15 +151,20 @@ def _list(arguments: argparse.Namespace, console: Console) -> int:
     return OK
 
 
-def _measure(arguments: argparse.Namespace, console: Console, path: Path, *, resume: bool) -> tuple[int, Journal]:
+def _measure(
+    arguments: argparse.Namespace, console: Console, path: Path, earlier: Journal | None = None
+) -> tuple[int, Journal]:
     need_tools()
+    if arguments.rounds < 1 or arguments.seconds <= 0:
+        raise UsageError("--rounds and --seconds are numbers above 0")
     plan = Plan(_workloads(arguments.workload), _contenders(arguments.server), arguments.rounds)
     settings = _settings(arguments, console)
-    if resume:
-        journal = _resume(path)
-    else:
+    if not earlier:
         console.print("Making the environments of the servers, where they are not there yet ...", style="dim")
-        journal = Journal.begin(path, describe(plan, settings))
+    facts = describe(plan, settings)
+    if earlier and earlier.facts["servers"] != facts["servers"]:
+        raise UsageError("a server has another version or command than when the run began; begin anew")
+    journal = earlier or Journal.begin(path, facts)
     try:
         _carry_out(plan, settings, journal, console)
     except KeyboardInterrupt:
@@ -154,13 +179,6 @@ def report_console() -> Console:
     """Return the console for tables; in a file or a pipe it is as wide as they are."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
-
-
-def _resume(path: Path) -> Journal:
-    try:
-        return Journal.read(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"there is no run to go on with: {error}") from error
 
 
 def need_tools() -> None:

@@ -34,6 +34,8 @@ CAVEATS = """\
   the 16 connections do all the work in its figures, and the others get no answer at all.
 - The bare epoll loop parses nothing and runs no application: it is what a loop in Python can reach at most. nginx
   serves files and no application.
+- All peers install and serve on CPython 3.10, 3.11, 3.12 and 3.13. bjoern (a C compiler, libev's headers) and FastWSGI
+  (a C compiler) have no wheels; on 3.14 these two were not tried. One that cannot be installed is a row that says so.
 - Every answer is checked: the status and the whole content before a measurement, the number of bytes and the absence
   of errors in it."""
 
@@ -133,7 +135,9 @@ def _method(results: Results) -> Iterator[str]:
     yield from _noise(results)
     yield ""
     machine = facts["machine"]
-    about = (machine["system"], machine["libc"], machine["wrk"], f"load average at the start {machine['load_average']}")
+    about = [machine["system"], machine["libc"], machine["wrk"], f"load average at the start {machine['load_average']}"]
+    if facts["nice"]:
+        about.append(f"priority (nice) of server and load {facts['nice']}")
     yield f"{', '.join(about)}."
     yield ""
     yield "| server | version | command |"
@@ -151,8 +155,7 @@ def _method(results: Results) -> Iterator[str]:
 
 def _noise(results: Results) -> Iterator[str]:
     """Say how quiet the machine was, and where the load was the limit."""
-    others = [each.others_busy for each in results.measurements if not each.problem]
-    if others:
+    if others := results.others_busy():
         yield (
             f"- While this was measured other programs (and the host of the machine) took {median(others):.2f} "
             f"processors in the median, {max(others):.2f} at most."

@@ -119,6 +119,10 @@ class Results:
             return "not measured"
         return ours[-1].problem if all(each.problem for each in ours) else ""
 
+    def others_busy(self) -> list[float]:
+        """Return how many processors other programs kept busy during each measurement."""
+        return [each.others_busy for each in self.measurements if not each.problem]
+
     def done(self) -> set[tuple[int, str, str]]:
         """Return which measurements are there already."""
         return {(each.turn, each.workload, each.server) for each in self.measurements}

@@ -88,6 +88,8 @@ def describe(plan: Plan, settings: Settings) -> dict[str, Any]:
         "rounds": plan.rounds,
         "seconds": settings.seconds,
         "threads": THREADS,
+        "python": settings.python,
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "machine": describe_machine(),
         "processors": {"server": settings.server_processor, "load": settings.load_processor},
         "servers": {each.name: describe_server(each, settings) for each in plan.contenders},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from statistics import median
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +12,9 @@ from rich.table import Table
 from benchmarks.results import Results
 from benchmarks.tables import columns
 
+NOISY = 0.2
+"""Processors that other programs may keep busy before a reader is warned."""
+
 PROBLEM_WIDTH = 60
 
 
@@ -18,6 +22,12 @@ def show(results: Results, console: Console) -> None:
     """Print a table for each workload that has measurements."""
     for workload in results.workloads:
         console.print(make_table(results, workload))
+    others = results.others_busy()
+    if others and median(others) > NOISY:
+        told = (
+            f"Other programs took {median(others):.2f} processors meanwhile: believe the CPU columns before the rest."
+        )
+        console.print(told, style="yellow")
 
 
 def make_table(results: Results, workload: str) -> Table:

@@ -356,7 +356,7 @@ def test_page() -> None:
         server["command"] = "taskset"
     found.facts["workloads"]["hello"]["command"] = "wrk"
     machine = {"processors": 2, "model": "M", "system": "S", "libc": "L", "wrk": "W", "load_average": 0.1}
-    found.facts |= {"made": "2026", "rounds": 2, "seconds": 1.0, "threads": 8, "machine": machine}
+    found.facts |= {"made": "2026", "rounds": 2, "seconds": 1.0, "threads": 8, "nice": 0, "machine": machine}
 
     lines = list(report.make_page(found, {"plot.svg": "A plot"}))
 
