@@ -54,6 +54,7 @@ class Project:
     services: tuple[str, ...]
     name: str = field(default_factory=lambda: f"wizgy-test-{uuid.uuid4().hex[:8]}")
     override: Path | None = None
+    variables: dict[str, str] = field(default_factory=dict)
 
     def compose(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `docker compose` for this project."""
@@ -61,7 +62,7 @@ class Project:
         if self.override is not None:
             files += ["--file", str(self.override)]
         # The images are shared between projects: only containers and networks are this project's own.
-        environment = {f"{service.upper()}_PORT": "0" for service in self.services}
+        environment = {**{f"{service.upper()}_PORT": "0" for service in self.services}, **self.variables}
         return run(["docker", "compose", *files, "--project-name", self.name, *arguments], environment)
 
     def checked(self, *arguments: str) -> str:
