@@ -345,7 +345,7 @@ def run_clean(options: argparse.Namespace) -> int:
     try:
         Engine().refuse_missing()
         containers, networks = remove_labelled()
-        print(f"removed: {containers} of containers, {networks} of networks")
+        print(f"removed: {containers} container(s), {networks} network(s)")
     except SetupError as error:
         print(f"no containers: {error}")
     if options.cache:
