@@ -528,7 +528,8 @@ class Engine:
                     self._attend(descriptor)
                 elif not self._take_turn(connection, events):
                     return
-            self._poll()
+            if not self._stopping:  # it may have come to that meanwhile
+                self._poll()
         self._stop_threads()
 
     def _poll(self) -> None:

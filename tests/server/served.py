@@ -60,6 +60,8 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
     if path == "orphan":
         command = "sleep 0.5 & exec true"
         subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
+    if path == "refuse":
+        return b"refused\n"
     if path == "signals":
         return subprocess.run(["grep", "^Sig", "/proc/self/status"], check=True, capture_output=True).stdout
     misbehave(environ, path, argument)
@@ -77,7 +79,7 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
         fields.append(("X-Request-Id", argument))
     if path in ("big", "push"):
         fields.append(("Content-Length", argument))
-    write = start_response("200 OK", fields)
+    write = start_response("401 Unauthorized" if path == "refuse" else "200 OK", fields)
     if path == "push":
         for block in blocks(int(argument)):
             write(bytes(bytearray(block)))  # a copy: what is kept of it costs memory
