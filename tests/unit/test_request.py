@@ -317,3 +317,17 @@ def test_idle_connections_keep_little(length: int, remembered: bool) -> None:
     assert reader.read(bytearray(b"GET / HTTP/1.1\r\n" + section + b"\r\n"))
     assert (len(reader._block) == length) is remembered
     assert (reader._fields is not None) is remembered
+
+
+def test_empty_line_after_a_head_in_two_pieces() -> None:
+    """The first byte of one head alone does not change how an empty line before the next is read (section 2.2)."""
+    reader, buffer = HeadReader(Limits()), bytearray(b"G")
+    assert reader.read(buffer) is None
+    buffer += b"ET /a HTTP/1.1\r\nHost: a\r\n\r\n\r\n"
+    first = reader.read(buffer)
+    assert first is not None
+    assert reader.read(buffer) is None
+    buffer += b"GET /b HTTP/1.1\r\nHost: a\r\n\r\n"
+    second = reader.read(buffer)
+    assert second is not None
+    assert (first.line.path, second.line.path) == ("/a", "/b")

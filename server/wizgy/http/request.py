@@ -185,7 +185,7 @@ class HeadReader:
         """
         # The usual case: the whole head is here. Whatever is not so goes the long way below, which says what is wrong
         # as soon as it can be seen.
-        if self._scanned == 0:
+        if self._start < 0:
             end = buffer.find(b"\r\n\r\n")
             if end > 0:
                 head = self.read_whole(bytes(buffer[: end + 4]))
