@@ -372,7 +372,7 @@ class Engine:
         self._polling = False
         self._next_round = 0.0  # when to look again after what is looked after now and then
 
-        self._offers: deque[None] = deque([None])
+        self._offers: deque[None] = deque()  # the first is made when all threads are there
         self._standbys: deque[threading.Lock] = deque()
         self._places: deque[None] = deque([None] * config.threads)  # for threads in the application
         self._due: deque[Connection] = deque()  # claimed ones for which there was no place
@@ -392,8 +392,12 @@ class Engine:
         return EpollPoller() if hasattr(select, "epoll") else SelectorPoller(self._wake)
 
     # Called once.
-    def start(self) -> None:
-        """Accept connections and serve them in threads of the engine's own."""
+    def start(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Accept connections and serve them in threads of the engine's own.
+
+        Args:
+            ready: called when all is prepared, before the first connection is accepted.
+        """
         start_writers()
         self._poller.add_listener(self._wake.descriptor)
         self._start_accepting()
@@ -401,6 +405,9 @@ class Engine:
         for number in range(self._config.threads + 1):
             self._start_thread(self._serve, f"wizgy-{number}")
         self._start_thread(self._watch, "wizgy-watcher")
+        ready()
+        self._offers.append(None)
+        self._wake_standby()
 
     def _start_thread(self, do: Callable[[], None], name: str) -> None:
         threading.Thread(target=do, name=name, daemon=True).start()

@@ -94,7 +94,7 @@ def work(load: Load, generation: Generation, link: Link) -> int:
         return error.exit_code
     signals = SelfPipe()
     signals.catch(signal.SIGTERM, signal.SIGUSR1)
-    engine.start()
+    engine.start(lambda: link.send(Report.READY))
     return _Duty(engine, config, listeners, signals, inner, link).run()
 
 
@@ -158,7 +158,6 @@ class _Duty:
             selector.register(self._signals.descriptor, selectors.EVENT_READ, self._read_signals)
             selector.register(self._inner.reader, selectors.EVENT_READ, self._read_notices)
             selector.register(self._link.reader, selectors.EVENT_READ, self._read_orders)
-            self._link.send(Report.READY)
             while not self._stopped and not self._is_late():
                 for key, _ in selector.select(self._seconds_to_wait()):
                     key.data()

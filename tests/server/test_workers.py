@@ -40,22 +40,6 @@ def source_path(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(ROOT / "server"), str(FOLDER), str(folder)])}
 
 
-def test_stopped_worker_is_replaced() -> None:
-    """A worker that a signal has stopped is replaced within 15 s; meanwhile no probe takes a second (fault 8)."""
-    with start("--workers", "2") as server:
-        before = serving_workers(server, 2)
-        victim = min(before)
-        os.kill(victim, signal.SIGSTOP)
-        began = time.monotonic()
-        while is_alive(victim):
-            asked = time.monotonic()
-            assert get(server.address) == (200, b"hello\n")
-            assert time.monotonic() - asked < 1
-            assert time.monotonic() - began < NOTICED
-        assert victim not in serving_workers(server, 2)
-        server.wait_stderr(f"Worker {victim} is stopped by a signal; it is killed, and another one takes its place")
-
-
 def test_worker_that_holds_the_interpreter_is_replaced(tmp_path: Path) -> None:
     """A worker in which no thread can run is replaced within 15 s, and it is said where it was (fault 15)."""
     # A pattern that backtracks for ever holds the lock of the interpreter all the time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import resource
+import select
 import socket
 import struct
 import threading
@@ -257,8 +258,10 @@ def exchange(address: tuple[str, int], parts: list[bytes]) -> tuple[int, float]:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         answer = b""
         try:
-            for part in parts:
+            for number, part in enumerate(parts):
                 sock.sendall(part)
+                if number % 1000 == 999 and select.select([sock], [], [], 0)[0]:
+                    break  # refused already
             answer = sock.recv(65536)
         except OSError:
             # Refused while it was still sent; the answer is there nevertheless.

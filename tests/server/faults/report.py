@@ -32,7 +32,7 @@ $ tox -e faults -- --others                  # and gunicorn, waitress, cheroot a
 $ tox -e faults -- --server granian --only 5,7
 ```
 
-`-- --quick` does the same with small counts; `tox -e server` has tests of most of these faults.
+A quick form of each fault runs with `tox -e server`, in CI.
 """
 
 

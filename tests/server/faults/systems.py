@@ -174,7 +174,7 @@ def clock_step(case: Case) -> Outcome:
         steps = 0
         for step in "+3600\n", "-3600\n":
             clock.write_text(step, "ascii")
-            probes = Probes().during(target.address, case.size(1, 15) / 2)
+            probes = Probes().during(target.address, case.size(1, 6) / 2)
             try:
                 kept.sendall(HELLO)
                 steps += read_answer(kept)[0].getheader("Date") != first and not probes.failed
