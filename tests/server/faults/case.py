@@ -207,7 +207,9 @@ class Case:
         """The processes that may serve: those below the first, or the first itself where it has none."""
         if not self.has_workers:
             return {target.pid}
-        return {pid for pid in children(target.pid) if is_alive(pid) and len(threads_of(pid)) > 1}
+        # wizgy's have their threads when they serve; others start some with the first request.
+        least = 2 if self.family == "wizgy" else 1
+        return {pid for pid in children(target.pid) if is_alive(pid) and len(threads_of(pid)) >= least}
 
     def wait_workers(self, target: Target, count: int, timeout: float = START_TIMEOUT) -> set[int]:
         """Wait until so many processes serve."""
