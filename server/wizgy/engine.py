@@ -408,6 +408,7 @@ class Engine:
         ready()
         self._offers.append(None)
         self._wake_standby()
+        self._activity.set()  # where none stood by yet, the watcher wakes one that does
 
     def _start_thread(self, do: Callable[[], None], name: str) -> None:
         threading.Thread(target=do, name=name, daemon=True).start()
