@@ -18,13 +18,13 @@ Rules of this file:
 
 from __future__ import annotations
 
-import io
 import socket
 import struct
 import threading
 from collections.abc import Callable
 from contextvars import Context
 from enum import Enum
+from io import BytesIO
 from time import monotonic, time
 from typing import BinaryIO, Final, Protocol
 
@@ -289,21 +289,24 @@ class Connection:
             if self._request_id:
                 context.run(current_request_id.set, self._request_id)
             done = context.run(response.start, self._service.application)
+            if not done:
+                self._context = context
         else:
-            assert self._context is not None
-            context = self._context
-            if self.output.broken:
-                context.run(response.abandon)
-                done = True
-            else:
-                done = context.run(response.resume)
+            done = self._resume(response)
         ended = monotonic()
         if done:
             self._finish_response(response, ended)
         else:
-            self._context = context
             self.state = PAUSED
         return ended - began
+
+    def _resume(self, response: Response) -> bool:
+        """Ask the application for more; returns whether it is done."""
+        assert self._context is not None
+        if self.output.broken:
+            self._context.run(response.abandon)
+            return True
+        return self._context.run(response.resume)
 
     # Called by the leader when the deadline has passed; `owned` says whether it could claim the connection.
     def expire(self, owned: bool) -> bool:
@@ -375,8 +378,11 @@ class Connection:
         self._sock.close()
 
     # Called by the thread that is in the application (`Channel`), and by the owner.
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         """Send bytes, or keep them until the client takes them.
+
+        Returns:
+            Whether the application should pause until the client has taken some of what it gave.
 
         Raises:
             Disconnected: the client is gone.
@@ -386,8 +392,10 @@ class Connection:
         output = self.output
         began = not output.waiting
         output.send(data)
-        if output.waiting:
-            self._await_client(began)
+        if not output.waiting:
+            return False
+        self._await_client(began)
+        return output.is_congested()
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Send part of a regular file; the caller may close its descriptor after this.
@@ -405,10 +413,6 @@ class Connection:
     def is_closing(self) -> bool:
         """Whether the connection closes after the present answer, whatever its client wishes."""
         return self._service.draining or self._ended
-
-    def is_congested(self) -> bool:
-        """Whether the application should pause until the client has taken some of what it gave."""
-        return self.output.is_congested()
 
     def wait_for_room(self) -> None:
         """Wait until the client has taken some of what `write()` was given, at most for the write timeout.
@@ -546,7 +550,7 @@ class Connection:
 
     def _begin_content(self, head: RequestHead) -> None:
         self._decoder = decoder_for(head, self._service.limits)
-        self._content = io.BytesIO()
+        self._content = BytesIO()
         self._transferred = 0
         self.state = CONTENT
         if head.expect_continue and not self._buffer:
@@ -577,7 +581,7 @@ class Connection:
         content = self._content
         assert content is not None
         try:
-            if isinstance(content, io.BytesIO) and content.tell() + len(data) > CONTENT_MEMORY:
+            if isinstance(content, BytesIO) and content.tell() + len(data) > CONTENT_MEMORY:
                 file = open_temporary_file()
                 file.write(content.getbuffer())
                 content = self._content = file
@@ -590,16 +594,17 @@ class Connection:
     def _make_response(self) -> Response:
         service, head, content = self._service, self._head, self._content
         assert head is not None
-        content_length = 0
+        content_length: int | None = None
         if content is None:
-            content = io.BytesIO()
+            content = BytesIO()
         else:
             content_length = content.tell()
             content.seek(0)
-        if head.fields is not self._environ_fields:
-            self._environ_fields = head.fields
-            self._environ_base = self._environ_of(head.fields)
-        environ = build_environ(self._environ_base, head, content, content_length)
+        fields = head.fields
+        if fields is not self._environ_fields:
+            self._environ_fields = fields
+            self._environ_base = self._environ_of(fields)
+        environ = build_environ(self._environ_base, head.line, content, content_length)
         own = service.own_fields
         if service.identifies:
             environ["wizgy.request_id"] = self.request_id()
@@ -632,23 +637,25 @@ class Connection:
     def _finish_response(self, response: Response, now: float) -> None:
         """The application is done; what it gave may wait for the client still."""
         self._keep_alive = response.keep_alive
-        self._reset = response.aborted and response.ends_at_close
+        if response.aborted:
+            self._reset = response.ends_at_close
         if self._service.access_log is not None and not self._given_up:
             self._log(response.code, response.content_sent, now)
         self._forget_request()
-        self.state = ENDING
         output = self.output
         if output.broken:
             self.close()
-        elif not output.waiting:
+        elif output.waiting:
+            self.state = ENDING
+        else:
             self._end_response(now)
-            if self.state is HEAD and (self._buffer or self.readable or self.hung_up):
+            if self._buffer or self.readable or self.hung_up:
                 self.again = True
 
     def _end_response(self, now: float) -> None:
         """The last byte of an answer has been sent."""
-        service = self._service
         if self._keep_alive:  # also when the server drains meanwhile: the client was told that it may go on
+            service = self._service
             self.state = HEAD
             self._head_begun = False
             service.deadlines.set(self, now + service.keepalive_timeout)

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Final, Protocol, TextIO
 
 from wizgy.errors import ApplicationError
 from wizgy.http import response as http
-from wizgy.http.request import FieldSection, RequestHead, is_forwarded
+from wizgy.http.request import FieldSection, RequestHead, RequestLine, is_forwarded
 
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
@@ -35,7 +35,9 @@ FILE_BLOCK: Final = 65536
 _LARGEST_MEMO: Final = 1024
 _LONGEST_NAME: Final = 64
 """How many field names are remembered, and how long they may be: clients choose them."""
+# By name, as each is asked for in every response.
 _LENGTH: Final = http.Framing.LENGTH
+_CHUNKED: Final = http.Framing.CHUNKED
 _NONE: Final = http.Framing.NONE
 
 
@@ -46,17 +48,18 @@ class Disconnected(Exception):
 class Channel(Protocol):
     """Where a response goes. Every method may raise `Disconnected`."""
 
-    def send(self, data: bytes) -> None:
-        """Send bytes, or keep them until the client takes them. Never waits."""
+    def send(self, data: bytes) -> bool:
+        """Send bytes, or keep them until the client takes them. Never waits.
+
+        Returns:
+            Whether more is kept than should be: the application is asked for no more until it is less.
+        """
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Send `count` bytes of a regular file from `offset`. The descriptor may be closed after the call."""
 
     def is_closing(self) -> bool:
         """Whether the connection will close after this response, whatever the client wishes."""
-
-    def is_congested(self) -> bool:
-        """Whether more is kept than should be: the application is asked for no more until it is less."""
 
     def wait_for_room(self) -> None:
         """Wait until no more is kept than should be, in the thread of an application that pushes."""
@@ -124,7 +127,7 @@ def server_environ(
 
 _names: dict[str, str | None] = {
     "content-type": "CONTENT_TYPE",
-    "content-length": None,  # set from the content that came
+    "content-length": None,  # set from the content that came, where some was announced
     "transfer-encoding": None,  # undone here; an application that saw it would decode a second time
     "proxy": None,  # HTTP_PROXY is a setting of HTTP clients (httpoxy)
     "forwarded": None,  # and all X-Forwarded-*: only of a trusted proxy, see `wizgy.proxied`
@@ -166,6 +169,8 @@ def environ_of_fields(server: Environ, fields: FieldSection, client: tuple[str, 
         key = variable_name(name)
         if key is not None:
             environ[key] = value
+    if "content-length" in fields.values:
+        environ["CONTENT_LENGTH"] = "0"  # what has some says so itself
     return environ
 
 
@@ -175,30 +180,28 @@ def _decode_path(path: str) -> str:
     return unquote_to_bytes(path).decode("latin-1")
 
 
-def build_environ(base: Environ, head: RequestHead, content: BinaryIO, content_length: int) -> Environ:
+def build_environ(base: Environ, line: RequestLine, content: BinaryIO, content_length: int | None) -> Environ:
     """Make the `environ` of a request.
 
     Args:
         base: what `environ_of_fields` gave for the request's header section; it stays as it is.
-        head: the request head.
+        line: the request line.
         content: the whole content, at its start.
-        content_length: its length in bytes.
+        content_length: its length in bytes, or None where none was announced or it is known to be empty.
 
     Source: PEP 3333, "environ Variables"
     """
     environ = base.copy()
-    line = head.line
-    path = line.path
-    environ["REQUEST_METHOD"] = line.method
-    environ["REQUEST_URI"] = line.target
+    method, target, path, query, authority, minor = line
+    environ["REQUEST_METHOD"] = method
+    environ["REQUEST_URI"] = target
     environ["PATH_INFO"] = _decode_path(path) if "%" in path else path
-    environ["QUERY_STRING"] = line.query
-    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if line.minor else "HTTP/1.0"
+    environ["QUERY_STRING"] = query
+    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if minor else "HTTP/1.0"
     environ["wsgi.input"] = content
-    if line.authority:
-        environ["HTTP_HOST"] = line.authority
-    # Present when the request had content, even an empty one.
-    if content_length or head.chunked or "content-length" in head.fields.values:
+    if authority:
+        environ["HTTP_HOST"] = authority
+    if content_length is not None:
         environ["CONTENT_LENGTH"] = str(content_length)
     return environ
 
@@ -234,7 +237,7 @@ class Response:
     _iterator: Iterator[bytes] | None = None
 
     def __init__(self, head: RequestHead, environ: Environ, channel: Channel, own: http.ServerFields) -> None:
-        self._line = head.line
+        self._head = head
         self.keep_alive = head.keep_alive
         self._environ = environ
         self._channel = channel
@@ -270,10 +273,9 @@ class Response:
         try:
             if self._iterator is not None:
                 for data in self._iterator:
-                    self._send(data)
-                    if self.code and (self._framing is _NONE or self._excess):
-                        break  # nothing of what would follow is sent
-                    if self._channel.is_congested():
+                    if self._send(data):
+                        if self._is_over():
+                            break
                         return False
             self._finish()
         except BaseException as error:  # noqa: BLE001
@@ -302,7 +304,8 @@ class Response:
 
         Source: PEP 3333, "The start_response() Callable"
         """
-        self._refuse_late("start_response")
+        if self._ended:
+            raise _late("start_response")
         if exc_info is not None:
             try:
                 if self.code:
@@ -323,15 +326,10 @@ class Response:
 
         Source: PEP 3333, "The write() Callable"
         """
-        self._refuse_late("write")
-        self._send(data)
-        if self._channel.is_congested():
-            self._channel.wait_for_room()
-
-    def _refuse_late(self, name: str) -> None:
-        """What an application keeps and calls too late would come in the middle of another response."""
         if self._ended:
-            raise ApplicationError(f"{name}() was called after the response had ended.")
+            raise _late("write")
+        if self._send(data) and not self._is_over():
+            self._channel.wait_for_room()
 
     def _send_sequence(self, pieces: list[bytes] | tuple[bytes, ...]) -> None:
         """Send a list or tuple at once: its length is known, and no code of the application runs between."""
@@ -341,30 +339,39 @@ class Response:
         elif content:
             self._send_framed(self._begin(len(content)), content)
 
-    def _send(self, data: bytes) -> None:
-        """Send one piece of content, with the head before the first that is not empty."""
-        data = _bytes_only(data)
-        if data:
-            self._send_framed(b"" if self.code else self._begin(None), data)
+    def _send(self, data: bytes) -> bool:
+        """Send one piece of content, with the head before the first that is not empty.
 
-    def _send_framed(self, head: bytes, data: bytes) -> None:
-        """Send a piece of content that is not empty, with the head if it is the first."""
+        Returns:
+            Whether the application is asked for no more, for now or because the response is over.
+        """
+        if type(data) is not bytes:
+            data = _bytes_only(data)
+        if not data:
+            return self._is_over()
+        return self._send_framed(b"" if self.code else self._begin(None), data)
+
+    def _send_framed(self, head: bytes, data: bytes) -> bool:
+        """Send a piece of content that is not empty, with the head if it is the first; returns what `_send` does."""
         framing = self._framing
+        length = len(data)
         if framing is _LENGTH:
-            length = len(data)
             if length > self._remaining:
-                data = self._cut(data)
-                length = len(data)
+                self._send_cut(head, data)
+                return True
             self._remaining -= length
         elif framing is _NONE:
-            data, length = b"", 0
-        else:
-            length = len(data)
-            if framing is http.Framing.CHUNKED:
-                data = http.build_chunk(data)
+            if head:
+                self._channel.send(head)
+            return True
+        elif framing is _CHUNKED:
+            data = http.build_chunk(data)
         self.content_sent += length
-        if head or data:
-            self._channel.send(head + data)
+        return self._channel.send(head + data)
+
+    def _is_over(self) -> bool:
+        """Whether nothing of what would follow is sent."""
+        return self._excess or (self.code != 0 and self._framing is _NONE)
 
     def _begin(self, known_length: int | None) -> bytes:
         """Build the head; from here on there is no way back."""
@@ -374,8 +381,7 @@ class Response:
         if self.keep_alive and self._channel.is_closing():
             self.keep_alive = False
         self.code = checked.code
-        line = self._line
-        if checked.usual and self.keep_alive and line.minor and line.method != "HEAD":
+        if checked.usual and self._head.usual and self.keep_alive:
             length = known_length if checked.content_length is None else checked.content_length
             if length is not None:
                 self._framing, self._remaining = _LENGTH, length
@@ -385,8 +391,8 @@ class Response:
     def _begin_unusual(self, checked: http.CheckedHead, known_length: int | None) -> bytes:
         head = http.build_head(
             checked,
-            minor=self._line.minor,
-            is_head=self._line.method == "HEAD",
+            minor=self._head.line.minor,
+            is_head=self._head.line.method == "HEAD",
             keep_alive=self.keep_alive,
             known_length=known_length,
             own=self._own,
@@ -398,12 +404,15 @@ class Response:
             self.keep_alive = False
         return head.data
 
-    def _cut(self, data: bytes) -> bytes:
-        """Cut what goes past Content-Length: the client would take it for the next response."""
+    def _send_cut(self, head: bytes, data: bytes) -> None:
+        """Send what does not go past Content-Length: the client would take the rest for the next response."""
         if not self._excess:
             self._excess = True
             self._channel.report("The application gave more content than its Content-Length; it was cut.", None)
-        return data[: self._remaining]
+        length, self._remaining = self._remaining, 0
+        self.content_sent += length
+        if head or length:
+            self._channel.send(head + data[:length])
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """Have the kernel send a regular file; False where the wrapper must be iterated instead."""
@@ -417,7 +426,7 @@ class Response:
             return False
         count = max(status.st_size - offset, 0)
         head = self._begin(count)
-        if self._framing is http.Framing.LENGTH:
+        if self._framing is _LENGTH:
             count = min(count, self._remaining)
             self._remaining -= count
         elif self._framing is not http.Framing.CLOSE:
@@ -433,12 +442,15 @@ class Response:
         self._ended = True
         if not self.code:
             # The answer to HEAD may come without the content whose length it should tell.
-            self._channel.send(self._begin(None if self._line.method == "HEAD" else 0))
-        if self._framing is http.Framing.CHUNKED:
+            self._channel.send(self._begin(None if self._head.line.method == "HEAD" else 0))
+        framing = self._framing
+        if framing is _LENGTH:
+            if self._remaining > 0:
+                lacking = f"The application gave {self._remaining} bytes less than its Content-Length."
+                self._channel.report(lacking, None)
+                self._abort()
+        elif framing is _CHUNKED:
             self._channel.send(http.LAST_CHUNK)
-        elif self._framing is http.Framing.LENGTH and self._remaining > 0:
-            self._channel.report(f"The application gave {self._remaining} bytes less than its Content-Length.", None)
-            self._abort()
 
     def _fail(self, error: BaseException) -> None:
         """Answer 500 if nothing was sent, else make the client see that the response is not whole."""
@@ -456,7 +468,7 @@ class Response:
             500,
             "Internal Server Error",
             own=self._own,
-            is_head=self._line.method == "HEAD",
+            is_head=self._head.line.method == "HEAD",
         )
         self.keep_alive = False
         try:
@@ -477,6 +489,11 @@ class Response:
                 close()
         except BaseException as error:  # noqa: BLE001
             self._channel.report("close() of the application's iterable failed.", error)
+
+
+def _late(name: str) -> ApplicationError:
+    """What an application keeps and calls too late would come in the middle of another response."""
+    return ApplicationError(f"{name}() was called after the response had ended.")
 
 
 def _bytes_only(data: bytes) -> bytes:

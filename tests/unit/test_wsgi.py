@@ -36,10 +36,11 @@ class Channel:
     def data(self) -> bytes:
         return b"".join(self.pieces)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         if self.gone:
             raise Disconnected
         self.pieces.append(data)
+        return self.congested
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         self.pieces.append(b"[%d+%d]" % (offset, count) + os.pread(descriptor, count, offset))
@@ -49,9 +50,6 @@ class Channel:
 
     def is_closing(self) -> bool:
         return self.closing
-
-    def is_congested(self) -> bool:
-        return self.congested
 
     def wait_for_room(self) -> None:
         assert self.congested
@@ -521,11 +519,11 @@ def test_wrapper_without_close() -> None:
     assert call(giving(wrapper)).content == b"3\r\nabc\r\n0\r\n\r\n"
 
 
-def environ_of(head: RequestHead, content_length: int = 0) -> dict[str, Any]:
+def environ_of(head: RequestHead, content_length: int | None = None) -> dict[str, Any]:
     """The environ of a request."""
     server = server_environ(name="n", port="80", scheme="http", errors=sys.stderr, multithread=True, multiprocess=False)
     base = environ_of_fields(server, head.fields, ("1.2.3.4", "5"))
-    return build_environ(base, head, io.BytesIO(), content_length)
+    return build_environ(base, head.line, io.BytesIO(), content_length)
 
 
 def test_environ() -> None:
@@ -550,6 +548,13 @@ def test_environ_of_chunked_content() -> None:
     assert environ["CONTENT_LENGTH"] == "7"
     assert "HTTP_TRANSFER_ENCODING" not in environ
     assert environ["wsgi.input_terminated"] is True
+
+
+def test_environ_of_empty_content() -> None:
+    """CONTENT_LENGTH is there when content was announced, even an empty one (RFC 3875 section 4.1.2)."""
+    assert environ_of(head_of("PUT", "1.1", "/", "Content-Length: 00"))["CONTENT_LENGTH"] == "0"
+    assert environ_of(head_of("PUT", "1.1", "/", "Transfer-Encoding: chunked"), 0)["CONTENT_LENGTH"] == "0"
+    assert "CONTENT_LENGTH" not in environ_of(head_of("PUT"))
 
 
 def test_environ_leaves_out_what_collides() -> None:
@@ -578,9 +583,9 @@ def test_environs_are_apart() -> None:
     """What one request puts into its environ is not in the next one's."""
     server = server_environ(name="n", port="80", scheme="http", errors=sys.stderr, multithread=True, multiprocess=False)
     base = environ_of_fields(server, head_of().fields, ("", ""))
-    first = build_environ(base, head_of(), io.BytesIO(), 0)
+    first = build_environ(base, head_of().line, io.BytesIO(), None)
     first["mine"] = 1
-    assert "mine" not in build_environ(base, head_of(), io.BytesIO(), 0)
+    assert "mine" not in build_environ(base, head_of().line, io.BytesIO(), None)
 
 
 def test_write_waits_for_room() -> None:

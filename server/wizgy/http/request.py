@@ -114,6 +114,7 @@ class RequestHead(NamedTuple):
         chunked: whether the content comes in chunks (RFC 9112 section 7.1).
         keep_alive: whether the client would use the connection again (RFC 9112 section 9.3).
         expect_continue: whether the client waits for ``100 Continue`` (RFC 9110 section 10.1.1).
+        usual: whether the answer can have the head that most have: HTTP/1.1, not HEAD, and no ``Connection: close``.
     """
 
     line: RequestLine
@@ -122,6 +123,7 @@ class RequestHead(NamedTuple):
     chunked: bool
     keep_alive: bool
     expect_continue: bool
+    usual: bool
 
 
 class HeadReader:
@@ -390,7 +392,8 @@ def parse_semantics(line: RequestLine, fields: FieldSection) -> RequestHead:
         keep_alive = "close" not in fields.connection
     else:
         keep_alive = "keep-alive" in fields.connection and "close" not in fields.connection
-    return RequestHead(line, fields, content_length, chunked, keep_alive, expect_continue)
+    usual = keep_alive and line.minor == 1 and line.method != "HEAD"
+    return RequestHead(line, fields, content_length, chunked, keep_alive, expect_continue, usual)
 
 
 def refuse_bad_host(line: RequestLine, host: str | None) -> None:
