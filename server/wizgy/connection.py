@@ -678,7 +678,6 @@ class Connection:
             self.close()
             return
         self.state = LINGERING
-        self.readable = True
         self._await(self._since + (LINGER_DRAINING if self._service.draining else LINGER_IDLE))
         self._linger()
 

@@ -57,7 +57,7 @@ call that the system interrupted would make many quick ones pay for a hand-off, 
 FULL: Final = 0.020
 """Seconds with every place in the application taken after which other processes are left to accept."""
 ACCEPT_BATCH: Final = 64
-"""Connections to accept before others have their turn."""
+"""The most connections to accept before others have their turn."""
 SPARE_DESCRIPTORS: Final = 64
 """File descriptors that are left for the application, its files and the spools."""
 ACCEPT_PAUSE: Final = 0.1
@@ -370,6 +370,7 @@ class Engine:
         self._full = False  # whether every place in the application has been taken for a while
         self._aside = False  # whether new connections are left to others therefore
         self._left_waiting = False  # whether some waited at the last look for all that
+        self._accept_batch = 1  # one at a time until more come than that: to look for another in vain costs as much
         self._accept_again = 0.0  # when to try again after the system had no descriptor left
         self._noticed = 0.0
         self._ready: deque[tuple[int, int]] = deque()  # descriptors that have something to do, and their events
@@ -743,13 +744,14 @@ class Engine:
         Returns:
             Whether no other waits.
         """
-        for _ in range(ACCEPT_BATCH):
+        for _ in range(self._accept_batch):
             if len(self._connections) >= self._most_connections:
                 self._stop_accepting("the limit of connections is reached")
                 return False
             try:
                 sock, client = listener.accept()
             except BlockingIOError:
+                self._accept_batch = 1
                 return True
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -758,6 +760,7 @@ class Engine:
                     return False
                 continue  # the client was gone before it was accepted
             self._add(sock, client, listener)
+        self._accept_batch = min(2 * self._accept_batch, ACCEPT_BATCH)
         return False
 
     def _add(self, sock: socket.socket, client: tuple[str, str], listener: Listener) -> None:

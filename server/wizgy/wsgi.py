@@ -32,6 +32,8 @@ StartResponse = Callable[..., Callable[[bytes], None]]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 FILE_BLOCK: Final = 65536
+_LARGE: Final = 65536
+"""Bytes of content from which on it is sent by itself: putting it behind its head would copy it."""
 _LARGEST_MEMO: Final = 1024
 _LONGEST_NAME: Final = 64
 """How many field names are remembered, and how long they may be: clients choose them."""
@@ -367,7 +369,11 @@ class Response:
         elif framing is _CHUNKED:
             data = http.build_chunk(data)
         self.content_sent += length
-        return self._channel.send(head + data)
+        if length < _LARGE:
+            return self._channel.send(head + data)
+        if head:
+            self._channel.send(head)
+        return self._channel.send(data)
 
     def _is_over(self) -> bool:
         """Whether nothing of what would follow is sent."""
@@ -381,11 +387,12 @@ class Response:
         if self.keep_alive and self._channel.is_closing():
             self.keep_alive = False
         self.code = checked.code
-        if checked.usual and self._head.usual and self.keep_alive:
+        if checked.usual and self._head.usual:
             length = known_length if checked.content_length is None else checked.content_length
             if length is not None:
                 self._framing, self._remaining = _LENGTH, length
-                return http.build_usual_head(checked, length, self._own)
+                ending = self._own.ending if self.keep_alive else self._own.last_ending
+                return http.build_usual_head(checked, length, ending)
         return self._begin_unusual(checked, known_length)
 
     def _begin_unusual(self, checked: http.CheckedHead, known_length: int | None) -> bytes:

@@ -195,11 +195,13 @@ def test_memory_of_heads_is_bounded() -> None:
 
 @pytest.mark.parametrize("fields", [[], [("Content-Type", "text/plain")], [("Content-Length", "7"), ("X-A", "b")]])
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "500 No"])
-def test_usual_head_is_the_same(status: str, fields: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_usual_head_is_the_same(status: str, fields: list[tuple[str, str]], keep_alive: bool) -> None:
     """The short way to a usual head gives the bytes of the long way (RFC 9112 section 6.3)."""
     checked = check_head(status, fields)
-    whole = build(status, fields, known_length=7)
-    usual = build_usual_head(checked, 7, ServerFields(DATE, SERVER))
+    own = ServerFields(DATE, SERVER)
+    whole = build(status, fields, known_length=7, keep_alive=keep_alive)
+    usual = build_usual_head(checked, 7, own.ending if keep_alive else own.last_ending)
     assert sorted(usual.split(b"\r\n")) == sorted(whole.data.split(b"\r\n"))
     assert usual.startswith(b"HTTP/1.1 " + status.encode() + b"\r\n")
     assert usual.endswith(b"\r\n\r\n")

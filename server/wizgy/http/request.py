@@ -114,7 +114,7 @@ class RequestHead(NamedTuple):
         chunked: whether the content comes in chunks (RFC 9112 section 7.1).
         keep_alive: whether the client would use the connection again (RFC 9112 section 9.3).
         expect_continue: whether the client waits for ``100 Continue`` (RFC 9110 section 10.1.1).
-        usual: whether the answer can have the head that most have: HTTP/1.1, not HEAD, and no ``Connection: close``.
+        usual: whether the answer can have the head that most have: to HTTP/1.1, and not to HEAD.
     """
 
     line: RequestLine
@@ -124,6 +124,11 @@ class RequestHead(NamedTuple):
     keep_alive: bool
     expect_continue: bool
     usual: bool
+
+
+_usual_options: Final = {
+    value: frozenset({value.lower()} - {""}) for value in ("", "keep-alive", "Keep-Alive", "close")
+}
 
 
 class HeadReader:
@@ -346,10 +351,11 @@ def parse_field_section(block: bytes, limits: Limits) -> FieldSection:
                 raise BadRequest(f"The field {name} came more than once.")
             value = values[name] + ("; " if name == "cookie" else ", ") + value
         values[name] = value
-    connection = values.get("connection")
-    if connection is None:
-        return FieldSection(values, frozenset())
-    return FieldSection(values, frozenset([o.strip(" \t") for o in connection.lower().split(",")]))
+    connection = values.get("connection", "")
+    options = _usual_options.get(connection)
+    if options is None:
+        options = frozenset([option.strip(" \t") for option in connection.lower().split(",")])
+    return FieldSection(values, options)
 
 
 def explain_field_lines(block: bytes) -> RequestError:
@@ -392,7 +398,7 @@ def parse_semantics(line: RequestLine, fields: FieldSection) -> RequestHead:
         keep_alive = "close" not in fields.connection
     else:
         keep_alive = "keep-alive" in fields.connection and "close" not in fields.connection
-    usual = keep_alive and line.minor == 1 and line.method != "HEAD"
+    usual = line.minor == 1 and line.method != "HEAD"
     return RequestHead(line, fields, content_length, chunked, keep_alive, expect_continue, usual)
 
 

@@ -61,15 +61,18 @@ class ServerFields:
 
     Attributes:
         ending: all of them, and the empty line that ends the head.
+        last_ending: the same for the last head of a connection: with ``Connection: close``.
     """
 
-    __slots__ = ("date", "ending", "request_id", "server")
+    __slots__ = ("date", "ending", "last_ending", "request_id", "server")
 
     def __init__(self, date: bytes, server: bytes, request_id: bytes = b"") -> None:
         self.date = date
         self.server = server
         self.request_id = request_id
-        self.ending = date + server + request_id + b"\r\n"
+        fields = date + server + request_id
+        self.ending = fields + b"\r\n"
+        self.last_ending = fields + b"Connection: close\r\n\r\n"
 
     def with_request_id(self, request_id: str) -> ServerFields:
         """These fields, and the id of the request, which must be a token or the like."""
@@ -86,8 +89,8 @@ class CheckedHead(NamedTuple):
         has_date: whether the application set Date itself.
         has_server: whether the application set Server itself.
         has_request_id: whether the application set X-Request-ID itself.
-        usual: the head up to the fields of the server, for an answer to HTTP/1.1 that has content and leaves the
-            connection open; nothing where such an answer needs a closer look.
+        usual: the head up to the fields of the server, for an answer to HTTP/1.1 that has content; nothing where
+            such an answer needs a closer look.
     """
 
     code: int
@@ -267,19 +270,19 @@ def build_head(
     return ResponseHead(b"".join(parts), framing, content_length or 0)
 
 
-def build_usual_head(checked: CheckedHead, content_length: int, own: ServerFields) -> bytes:
+def build_usual_head(checked: CheckedHead, content_length: int, ending: bytes) -> bytes:
     """Make the head that most requests get, as `build_head` would, with less work.
 
     Args:
         checked: the application's status and fields; `usual` must not be empty.
         content_length: the content's length in bytes: the application's word if it gave one, else what is known.
-        own: the fields of the server.
+        ending: the fields of the server and the end of the head (`ServerFields.ending` or `last_ending`).
 
     Source: RFC 9112 section 6
     """
     if checked.content_length is not None:
-        return checked.usual + own.ending
-    return b"%bContent-Length: %d\r\n%b" % (checked.usual, content_length, own.ending)
+        return checked.usual + ending
+    return b"%bContent-Length: %d\r\n%b" % (checked.usual, content_length, ending)
 
 
 def _choose_framing(
