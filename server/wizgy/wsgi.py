@@ -167,8 +167,9 @@ def environ_of_fields(server: Environ, fields: FieldSection, client: tuple[str, 
     """
     environ = server.copy()
     environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client
+    names = _names
     for name, value in fields.values.items():
-        key = variable_name(name)
+        key = names[name] if name in names else variable_name(name)
         if key is not None:
             environ[key] = value
     if "content-length" in fields.values:
