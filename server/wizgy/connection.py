@@ -539,9 +539,10 @@ class Connection:
     def _begin_request(self, head: RequestHead) -> None:
         self._head = head
         self._since = self._service.now
-        if head.line.authority and not self._is_secure_enough(head.line):
+        line = head.line
+        if line.authority and not self._is_secure_enough(line):
             raise MisdirectedRequest("The request-target has the scheme https, and this connection has no TLS.")
-        if head.line.path in self._service.own_paths:
+        if line.path in self._service.own_paths:
             self._answer_for_server(head)
         elif head.content_length == 0:
             self.state = READY

@@ -226,25 +226,42 @@ class Response:
         ends_at_close: whether the end of the connection is the end of the content (HTTP/1.0).
     """
 
-    # Most responses leave most of these as they are, so they stand here and are not set for each of them.
-    code = 0
-    content_sent = 0
-    aborted = False
-    ends_at_close = False
-    _checked: http.CheckedHead | None = None
-    _framing = http.Framing.NONE
-    _remaining = 0  # bytes of content that Content-Length still promises
-    _excess = False  # whether there was more than it promised
-    _ended = False  # whether nothing more is taken from the application
-    _iterable: Iterable[bytes] | None = None
-    _iterator: Iterator[bytes] | None = None
+    __slots__ = (
+        "_channel",
+        "_checked",
+        "_ended",
+        "_environ",
+        "_excess",
+        "_framing",
+        "_head",
+        "_iterable",
+        "_iterator",
+        "_own",
+        "_remaining",
+        "aborted",
+        "code",
+        "content_sent",
+        "ends_at_close",
+        "keep_alive",
+    )
 
     def __init__(self, head: RequestHead, environ: Environ, channel: Channel, own: http.ServerFields) -> None:
         self._head = head
-        self.keep_alive = head.keep_alive
         self._environ = environ
         self._channel = channel
         self._own = own
+        self._checked: http.CheckedHead | None = None
+        self._iterable: Iterable[bytes] | None = None
+        self._iterator: Iterator[bytes] | None = None
+        self._framing = _NONE
+        self._remaining = 0  # bytes of content that Content-Length still promises
+        self._excess = False  # whether there was more than it promised
+        self._ended = False  # whether nothing more is taken from the application
+        self.code = 0
+        self.content_sent = 0
+        self.keep_alive = head.keep_alive
+        self.aborted = False
+        self.ends_at_close = False
 
     def start(self, application: Application) -> bool:
         """Call the application and send what it returns.

@@ -79,8 +79,8 @@ class ServerFields:
         return ServerFields(self.date, self.server, f"X-Request-ID: {request_id}\r\n".encode("ascii"))
 
 
-class CheckedHead(NamedTuple):
-    """Status line and fields of an application, checked.
+class CheckedHead:
+    """Status line and fields of an application, checked. No tuple: in every response it is looked at in many places.
 
     Args:
         code: the status code.
@@ -93,13 +93,25 @@ class CheckedHead(NamedTuple):
             such an answer needs a closer look.
     """
 
-    code: int
-    lines: bytes
-    content_length: int | None
-    has_date: bool
-    has_server: bool
-    has_request_id: bool
-    usual: bytes
+    __slots__ = ("code", "content_length", "has_date", "has_request_id", "has_server", "lines", "usual")
+
+    def __init__(
+        self,
+        code: int,
+        lines: bytes,
+        content_length: int | None,
+        has_date: bool,
+        has_server: bool,
+        has_request_id: bool,
+        usual: bytes,
+    ) -> None:
+        self.code = code
+        self.lines = lines
+        self.content_length = content_length
+        self.has_date = has_date
+        self.has_server = has_server
+        self.has_request_id = has_request_id
+        self.usual = usual
 
     def all_lines(self) -> bytes:
         """The lines, with the application's Content-Length."""
