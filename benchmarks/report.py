@@ -32,7 +32,8 @@ CAVEATS = """\
 - Peak memory counts pages that processes share once, and holds Python, the application and the server.
 - uWSGI serves as many keep-alive connections as it has threads; the rest wait until one of these closes. So half of
   the 16 connections do all the work in its figures, and the others get no answer at all.
-- The bare epoll loop parses nothing and runs no application: it is what a loop in Python can reach at most. nginx
+- The bare epoll loop parses nothing and runs no application: it is what a loop in Python can reach at most. The one
+  with the app calls it with the same environ each time, and checks nothing of what it gets. nginx
   serves files and no application.
 - All peers install and serve on CPython 3.10, 3.11, 3.12 and 3.13. bjoern (a C compiler, libev's headers) and FastWSGI
   (a C compiler) have no wheels; on 3.14 these two were not tried. One that cannot be installed is a row that says so.

@@ -26,6 +26,7 @@ SOURCES = ROOT / "build" / "benchmarks" / "sources"
 
 REFERENCE = "wizgy"
 BARE_LOOP = "bare-loop"
+BARE_APP = "bare-app"
 NGINX = "nginx"
 
 NATIVE = ("granian", "uwsgi", "bjoern", "fastwsgi")
@@ -44,10 +45,16 @@ EXTRA = {
     server.name: server
     for server in (
         _extra(BARE_LOOP, "bare epoll loop", "", "{python}", f"{APPS}/bare_loop.py", "{host}", "{port}"),
+        _extra(
+            BARE_APP,
+            "bare epoll loop with the app",
+            "",
+            *("{python}", f"{APPS}/bare_app.py", "{host}", "{port}", "{application}"),
+        ),
         _extra(NGINX, "nginx", "https://nginx.org/", "{python}", f"{APPS}/nginx.py", "{host}", "{port}", f"{ASSETS}"),
     )
 }
-"""What no app can be served with: the limit of an event loop in Python, and nginx for files."""
+"""What is no WSGI server: the limits of an event loop in Python, without the app and with it, and nginx for files."""
 
 
 class UsageError(Exception):

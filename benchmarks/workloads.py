@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.apps import bulk
 from benchmarks.apps.hello import CONTENT as HELLO
-from benchmarks.servers import APPS, ASSETS, BARE_LOOP, NGINX
+from benchmarks.servers import APPS, ASSETS, BARE_APP, BARE_LOOP, NGINX
 from matrix.manifest import Framework, load_matrix
 
 BLOCKING_SECONDS = 0.010
@@ -58,7 +58,7 @@ def _greeting(framework: Framework) -> bytes:
 
 def _framework(framework: Framework) -> Workload:
     app = App(framework.application, framework.directory)
-    return Workload(framework.name, framework.title, "/hello", app, _greeting(framework))
+    return Workload(framework.name, framework.title, "/hello", app, _greeting(framework), servers=(BARE_APP,))
 
 
 def _all() -> list[Workload]:
