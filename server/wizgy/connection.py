@@ -31,7 +31,7 @@ from typing import BinaryIO, Final, Protocol
 from wizgy.config import Config
 from wizgy.errors import BadRequest, InsufficientStorage, MisdirectedRequest, RequestError, RequestTimeout
 from wizgy.http import response as http
-from wizgy.http.body import Decoder, decoder_for
+from wizgy.http.body import Decoder, FixedLengthDecoder, decoder_for
 from wizgy.http.request import FieldSection, HeadReader, Limits, RequestHead, RequestLine
 from wizgy.log import (
     AccessLog,
@@ -49,6 +49,8 @@ from wizgy.wsgi import Application, Disconnected, Environ, Response, build_envir
 
 RECEIVE_SIZE: Final = 65536
 """Bytes to ask for at a time, and so the bound of what is read ahead of a pipelined request."""
+RECEIVE_STEP: Final = 1 << 20
+"""Bytes of content to receive before another connection has its turn."""
 CONTENT_MEMORY: Final = 256 * 1024
 """Bytes of a request's content that are kept in memory before it goes to a file."""
 HEAD_BEGINNINGS: Final = (b"HEAD ", b"\r\nHEAD ")
@@ -456,41 +458,57 @@ class Connection:
 
     def _read_request(self) -> bool:
         """Read until a request is complete (True) or more bytes are needed (False)."""
-        while True:
-            try:
+        received = 0
+        try:
+            if self._buffer:
+                self._parse()
+            while self.state is HEAD or self.state is CONTENT:
+                data = self._receive()
+                if not data:
+                    if self._service.draining and self.is_idle():
+                        self._await(min(self.deadline, monotonic() + self._service.keepalive_timeout))
+                    return False
                 if self._buffer:
+                    self._buffer += data
                     self._parse()
-                elif self.readable and self.state is HEAD:
-                    self._read_whole()
+                elif self.state is HEAD:
+                    self._take_head(data)
+                else:
+                    self._take_content(data)
                 if self.state is READY:
                     return True
-            except RequestError as error:
-                self._refuse(error)
-            if self.state is not HEAD and self.state is not CONTENT:
-                return False
-            data = self._receive()
-            if data:
-                self._buffer += data
-            else:
-                if self._service.draining and self.is_idle():
-                    self._await(min(self.deadline, monotonic() + self._service.keepalive_timeout))
-                return False
+                received += len(data)
+                if received >= RECEIVE_STEP:
+                    self.again = True
+                    return False
+        except RequestError as error:
+            self._refuse(error)
+        return self.state is READY
 
-    def _read_whole(self) -> None:
-        """Receive; the usual case is that one whole request came, and then no buffer is needed."""
-        data = self._receive()
-        if not data:
-            return
+    def _take_head(self, data: bytes) -> None:
+        """Read a head at the front of what was received; the usual case is that nothing or its content follows."""
+        end = len(data)
         try:
             head = self._reader.read_whole(data)
+            if head is None:
+                end = data.find(b"\r\n\r\n") + 4
+                if end > 4:
+                    head = self._reader.read_whole(data[:end])
         except RequestError:
             self._buffer += data  # the refusal looks at it
             raise
-        if head is not None:
-            self._begin_request(head)
-        else:
+        if head is None:
             self._buffer += data
             self._parse()
+        elif end == len(data):
+            self._begin_request(head)
+        else:
+            self._begin_request(head, followed=True)
+            if self.state is CONTENT:
+                self._take_content(data[end:])
+            else:
+                self._buffer += data[end:]
+                self._parse()
 
     def _receive(self) -> bytes:
         """Take what has come; nothing where nothing has."""
@@ -532,11 +550,18 @@ class Connection:
                     self._head_begun = True
                     self._await(monotonic() + self._service.config.header_timeout)
                 return
-            self._begin_request(head)
-        if self.state is CONTENT:
-            self._read_content()
+            self._begin_request(head, followed=bool(self._buffer))
+        if self.state is CONTENT and self._buffer:
+            assert self._decoder is not None
+            self._keep_content(self._decoder.read(self._buffer))
 
-    def _begin_request(self, head: RequestHead) -> None:
+    def _begin_request(self, head: RequestHead, *, followed: bool = False) -> None:
+        """Go on after a head.
+
+        Args:
+            head: the head.
+            followed: whether more has come behind it.
+        """
         self._head = head
         self._since = self._service.now
         line = head.line
@@ -547,14 +572,16 @@ class Connection:
         elif head.content_length == 0:
             self.state = READY
         else:
-            self._begin_content(head)
+            self._begin_content(head, followed=followed)
 
-    def _begin_content(self, head: RequestHead) -> None:
+    def _begin_content(self, head: RequestHead, *, followed: bool) -> None:
         self._decoder = decoder_for(head, self._service.limits)
         self._content = BytesIO()
         self._transferred = 0
         self.state = CONTENT
-        if head.expect_continue and not self._buffer:
+        if followed:
+            return
+        if head.expect_continue:
             self.send(http.CONTINUE)
         self._await(self._since + self._service.config.body_timeout)
 
@@ -562,20 +589,30 @@ class Connection:
         """Whether a target in absolute-form may be asked for on this connection (RFC 9110 section 7.4)."""
         return line.target[:6].lower() != "https:" or self._environ["wsgi.url_scheme"] == "https"
 
-    def _read_content(self) -> None:
-        decoder, content = self._decoder, self._content
+    def _take_content(self, data: bytes) -> None:
+        """Go on with content of which nothing is in the buffer."""
+        decoder = self._decoder
         assert decoder is not None
-        assert content is not None
-        if self._buffer:
-            data = decoder.read(self._buffer)
-            self._transferred += len(data)
-            self._store(data, decoder.finished)
-            if not decoder.finished:
-                now = monotonic()
-                timeout = self._service.config.body_timeout
-                self._await(min(now, self._since + self._transferred / SLOWEST) + timeout)
-        if decoder.finished:
+        if isinstance(decoder, FixedLengthDecoder):
+            content = decoder.take(data)
+            if len(content) < len(data):
+                self._buffer += data[len(content) :]
+        else:
+            self._buffer += data
+            content = decoder.read(self._buffer)
+        self._keep_content(content)
+
+    def _keep_content(self, content: bytes) -> None:
+        """Keep a piece of content; the last makes the request complete."""
+        assert self._decoder is not None
+        finished = self._decoder.finished
+        self._transferred += len(content)
+        self._store(content, finished)
+        if finished:
             self.state = READY
+        else:
+            timeout = self._service.config.body_timeout
+            self._await(min(monotonic(), self._since + self._transferred / SLOWEST) + timeout)
 
     def _store(self, data: bytes, is_last: bool) -> None:
         """Keep content: in memory, and from a certain size on in a file."""

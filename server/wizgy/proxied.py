@@ -131,11 +131,11 @@ class ProxiedConnection(Connection):
         """Go on with what came after the preamble."""
         self._buffer += received
 
-    def _begin_request(self, head: RequestHead) -> None:
+    def _begin_request(self, head: RequestHead, *, followed: bool = False) -> None:
         if self.trusted and (head.fields is not self._told_fields or head.line.authority):
             self._head = head  # a refusal looks at it
             self._find_origin(head)
-        super()._begin_request(head)
+        super()._begin_request(head, followed=followed)
         if head.line.authority and self._head is head and "HTTP_HOST" in self._told:
             # What proxies tell goes before the target, which is what one of them asked for.
             self._head = head._replace(line=head.line._replace(authority=""))

@@ -61,8 +61,13 @@ class FixedLengthDecoder:
 
     def read(self, buffer: bytearray) -> bytes:
         """Take what belongs to the content off the front of `buffer` and return it."""
-        content = bytes(buffer[: self._remaining])
+        content = self.take(bytes(buffer[: self._remaining]))
         del buffer[: len(content)]
+        return content
+
+    def take(self, data: bytes) -> bytes:
+        """Return the front of `data`, as far as it belongs to the content."""
+        content = data if len(data) <= self._remaining else data[: self._remaining]
         self._remaining -= len(content)
         self.finished = self._remaining == 0
         return content

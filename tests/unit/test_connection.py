@@ -1,0 +1,113 @@
+"""A connection on a socket that is none: what it does in one turn."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from wizgy.config import Config
+from wizgy.connection import RECEIVE_SIZE, RECEIVE_STEP, Connection, Service, State
+from wizgy.log import ErrorLog
+from wizgy.wsgi import server_environ
+
+
+class Socket:
+    """Gives the pieces that it was made with, then more zeros whenever it is asked, or nothing."""
+
+    def __init__(self, *pieces: bytes, endless: bool = False) -> None:
+        self.pieces = list(pieces)
+        self.endless = endless
+        self.received = 0
+        self.sent = b""
+
+    def fileno(self) -> int:
+        return 99
+
+    def recv(self, size: int, /) -> bytes:
+        if not self.pieces and not self.endless:
+            raise BlockingIOError
+        data = self.pieces.pop(0) if self.pieces else bytes(size)
+        assert len(data) <= size
+        self.received += len(data)
+        return data
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        self.sent += data
+        return len(data)
+
+    def shutdown(self, how: int, /) -> None:
+        pass
+
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Deadlines:
+    """Keeps deadlines and watches none."""
+
+    def set(self, connection: Connection, deadline: float) -> None:
+        connection.deadline = deadline
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Answer with the content."""
+    start_response("200 OK", [])
+    return [environ["wsgi.input"].read()]
+
+
+def connect(sock: Socket) -> Connection:
+    """A connection on `sock` that has something to read."""
+    environ = server_environ(
+        name="n", port="80", scheme="http", errors=sys.stderr, multithread=True, multiprocess=False
+    )
+    service = Service(echo, Config(), ErrorLog(), None, None, Deadlines(), lambda connection: None)
+    return Connection(service, sock, ("192.0.2.1", "5"), environ)
+
+
+def test_a_fast_upload_leaves_others_their_turn() -> None:
+    """A client that sends faster than it is read does not keep the thread that serves everybody (fault 1)."""
+    head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000000\r\n\r\n"
+    sock = Socket(head.ljust(RECEIVE_SIZE, b"x"), endless=True)
+    connection = connect(sock)
+    connection.readable = True
+    for _ in range(3):
+        before = sock.received
+        assert not connection.advance()
+        assert connection.again
+        assert connection.state is State.CONTENT
+        assert sock.received - before <= RECEIVE_STEP + RECEIVE_SIZE
+    connection.close()
+
+
+def answers(sock: Socket) -> bytes:
+    """What a connection sends when everything of `sock` has been read."""
+    connection = connect(sock)
+    for _ in range(9):
+        connection.readable = True
+        if connection.advance():
+            connection.respond()
+    connection.close()
+    return sock.sent
+
+
+def test_content_that_is_there_is_not_asked_for() -> None:
+    """A 100 would be of no use when some of the content came with the head (RFC 9110 section 10.1.1)."""
+    head = b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+    assert answers(Socket(head, b"abcd")).startswith(b"HTTP/1.1 100 ")
+    for pieces in ((head + b"abcd",), (head + b"ab", b"cd"), (head[:9], head[9:] + b"a", b"bcd")):
+        sent = answers(Socket(*pieces))
+        assert sent.startswith(b"HTTP/1.1 200 ")
+        assert sent.endswith(b"\r\n\r\nabcd")
+
+
+def test_what_follows_content_is_the_next_request() -> None:
+    """Exactly Content-Length bytes belong to a request, wherever the pieces end (RFC 9112 section 6.3)."""
+    first = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd"
+    both = first + first.replace(b"abcd", b"efgh")
+    for cut in range(1, len(both)):
+        sent = answers(Socket(both[:cut], both[cut:]))
+        assert sent.count(b"HTTP/1.1 200 ") == 2
+        assert sent.index(b"abcd") < sent.index(b"efgh")
