@@ -142,7 +142,7 @@ def _report(arguments: argparse.Namespace, console: Console) -> int:
 
 def _list(arguments: argparse.Namespace, console: Console) -> int:
     for workload in WORKLOADS.values():
-        print(f"{workload.name:12}{workload.title}")
+        print(f"{workload.name:16}{workload.title}")
     print()
     matrix = load_matrix()
     for name in names(matrix):
