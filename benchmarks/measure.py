@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +21,9 @@ from matrix.manifest import ROOT
 from matrix.processes import Running, StartError, start
 
 WARM_UP_SECONDS = 0.15
+
+PLACE_OF_PYTHON = re.compile(r"(?<![^\s\"'])/[^\s\"']*/(?=lib/python3)")
+"""Where Python is installed, in front of the name of a file of its library."""
 
 VARIABLES = {"PYTHONDONTWRITEBYTECODE": ""}
 """Unset: a server that compiles its modules anew each time starts slower than it does for anybody else."""
@@ -65,8 +69,8 @@ def _last_words(running: Running) -> str:
 
 
 def shorten(problem: str) -> str:
-    """Take the place of the checkout out of a message, so that it is the same on every machine."""
-    return problem.replace(f"{ROOT}/", "")
+    """Take the places of the checkout and of Python out of a message, so that it is the same on every machine."""
+    return PLACE_OF_PYTHON.sub("", problem.replace(f"{ROOT}/", ""))
 
 
 def _measure_running(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import accounting, figures, load, reach, report, run, servers, tables
+from benchmarks.measure import shorten
 from benchmarks.results import Journal, Measurement, Results
 from benchmarks.workloads import WORKLOADS
 from matrix.manifest import ROOT, load_matrix
@@ -368,3 +369,9 @@ def test_page() -> None:
     assert "![A plot](plot.svg)" in lines
     assert "at line 3" in lines
     assert "| hello: at least 1 times granian | not measured |  |" not in lines
+
+
+def test_a_problem_names_no_place_of_this_machine() -> None:
+    """What a page repeats of a log is the same on every machine."""
+    log = f'{ROOT}/.matrix/a/lib/python3.11/x.py: oh\n  File "/opt/py/3.11.7/lib/python3.11/wsgiref/util.py", line 2'
+    assert shorten(log) == '.matrix/a/lib/python3.11/x.py: oh\n  File "lib/python3.11/wsgiref/util.py", line 2'
