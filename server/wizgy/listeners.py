@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -98,8 +99,20 @@ def open_listener(address: str, backlog: int) -> Listener:
         host, _, port = address.rpartition(":")
         return _open_tcp(host.strip("[]"), int(port), backlog)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise BindError(f"Cannot listen on {address}: {reason}. Choose another --bind, or stop what uses it.") from None
+        raise BindError(f"Cannot listen on {address}: {error.strerror or error}. {_advise(address, error)}") from None
+
+
+def _advise(address: str, error: OSError) -> str:
+    """What to do where an address cannot be listened on."""
+    if address.startswith("fd:"):
+        return "It has to be the number of a listening socket that wizgy inherits from the program that starts it."
+    if error.errno == errno.EADDRINUSE:
+        return "Choose another --bind, or stop what uses it."
+    if address.startswith("unix:"):
+        return "The path has to be in a folder that exists and in which this user may write."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "Ports below 1024 are often for root alone: choose one above, or let systemd or a proxy open it."
+    return "It has to be an address of this machine; 0.0.0.0 and [::] stand for all of them."
 
 
 def _open_tcp(host: str, port: int, backlog: int) -> Listener:

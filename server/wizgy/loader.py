@@ -96,8 +96,17 @@ def _find(module: ModuleType, attributes: str | None) -> object:
     for name in attributes.split("."):
         found = _look_up(found, name)
         if found is MISSING:
-            raise LoadError(f"{module.__name__} has no {attributes!r}.")
+            raise LoadError(f"{module.__name__} has no {attributes!r}.{_suggest(module, attributes)}")
     return found
+
+
+def _suggest(module: ModuleType, attributes: str) -> str:
+    """What may have been meant: a callable of a similar name, else one of the usual name."""
+    from difflib import get_close_matches  # not at the top: few starts need it
+
+    names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    near = get_close_matches(attributes, names, n=1) or [name for name in ATTRIBUTES if name in names]
+    return f" Did you mean {module.__name__}:{near[0]}?" if near else ""
 
 
 def _look_up(owner: object, name: str) -> object:

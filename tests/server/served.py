@@ -36,6 +36,8 @@ def misbehave(environ: dict[str, Any], path: str, argument: str) -> None:
         print("loops in", os.getpid(), flush=True)
         while True:
             pass
+    if path == "eat":
+        bytearray(b"a" * 1_048_576) * int(argument)
     if path == "exit":
         sys.exit(7)
     if path == "fail":

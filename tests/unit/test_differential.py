@@ -1,7 +1,7 @@
 """wizgy against h11 and llhttp: the same requests, and every difference explained or a failure.
 
 A request is composed of slots. Each slot has usual values, with which any request is valid, and odd ones: near
-misses, and whatever parsers have disagreed about. `WIZGY_EXAMPLES=100000 pytest tests/unit/test_differential.py`
+misses, and whatever parsers have disagreed about. `HYPOTHESIS_EXAMPLES=100000 pytest tests/unit/test_differential.py`
 looks further, with other examples each time.
 """
 
@@ -19,7 +19,7 @@ from tests.unit import differences
 from tests.unit.differences import DIFFERENCES, Difference, explain, find_differences, find_unexplained
 from tests.unit.oracles import ORACLES, read_wizgy
 
-EXAMPLES = os.environ.get("WIZGY_EXAMPLES")
+EXAMPLES = os.environ.get("HYPOTHESIS_EXAMPLES")
 
 bounded = settings(
     max_examples=int(EXAMPLES) if EXAMPLES else 700,
