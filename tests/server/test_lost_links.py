@@ -60,7 +60,8 @@ class Link:
         ip("link", "set", self.near, "down")
 
     def remove(self) -> None:
-        """Remove the namespace, and the link with it."""
+        """Remove the link and the namespace. The second alone would take the link with it, but some time later."""
+        subprocess.run(["ip", "link", "delete", self.near], check=False, capture_output=True)
         ip("netns", "delete", self.namespace)
 
 
@@ -80,6 +81,11 @@ def owned(pid: int) -> int:
     lines = Path(f"/proc/{pid}/net/tcp").read_text("ascii").splitlines()[1:]
     fields = [line.split() for line in lines]
     return sum(state != "0A" and inode != "0" for _, _, _, state, *_, inode in (row[:10] for row in fields))
+
+
+def open_files(pid: int) -> list[str]:
+    """What the descriptors of a process stand for."""
+    return sorted(os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def vanishing_clients(stack: ExitStack, address: tuple[str, int]) -> list[socket.socket]:
@@ -102,14 +108,14 @@ def test_clients_that_vanish_are_closed_at_their_deadlines(link: Link) -> None:
         address = process.wait_ready()
         (worker,) = serving_workers(process, 1)
         wait_until(lambda: owned(worker) == 0, "the connections that asked who serves are closed")
-        before = len(os.listdir(f"/proc/{worker}/fd"))
+        before = open_files(worker)
         clients = vanishing_clients(stack, address)
         wait_until(lambda: owned(worker) == len(clients), "every client has its connection")
         link.lose()
         for client in clients:
             client.close()  # what this sends is lost
         wait_until(lambda: owned(worker) == 0, f"no connection is left:\n{process.stderr}")
-        wait_until(lambda: len(os.listdir(f"/proc/{worker}/fd")) == before, "no descriptor is left")
+        wait_until(lambda: open_files(worker) == before, f"no descriptor is left; before {before}")
         link.restore()
         assert get(address) == (200, b"hello\n")
         assert "Traceback" not in process.stderr
