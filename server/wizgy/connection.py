@@ -360,7 +360,7 @@ class Connection:
     def flush(self) -> None:
         """Send on what waits while the application makes the next piece (PEP 3333, "Buffering")."""
         try:
-            self.output.flush()
+            self.output.flush_if_free()
         except Disconnected:
             return  # the owner will notice
         if self.output.waiting:

@@ -148,6 +148,18 @@ class Output:
         with self._lock:
             return self._flush()
 
+    def flush_if_free(self) -> None:
+        """Do the same for a thread that may not wait: whoever holds the lock may be writing to a disk that is slow.
+
+        Raises:
+            Disconnected: the client is gone.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._lock.release()
+
     def wait_for_client(self, seconds: float) -> None:
         """Wait until the client may take more, is gone, or the time is over."""
         poller = select.poll()

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
 
+from matrix.results import EventKind
 from tests.conformance.cases import (
     Await,
     Case,
@@ -37,17 +37,6 @@ from tests.conformance.matching import (
     shorten,
 )
 from tests.conformance.reader import End, Response, ResponseReader
-
-EventKind: TypeAlias = Literal[
-    "sent",
-    "received",
-    "end of stream",
-    "reset by the server",
-    "half-closed",
-    "reset",
-    "reconnected",
-    "note",
-]
 
 DEADLINE = 5.0
 """Seconds without progress after which the server is taken to have nothing more to say."""

@@ -256,3 +256,21 @@ def test_abort(pair: Pair) -> None:
         out.send(b"x")
     assert client.recv(1) == b""
     out.abort()
+
+
+def test_the_selector_does_not_wait_for_a_disk(pair: Pair) -> None:
+    """While another thread keeps a piece, perhaps on a slow disk, the thread that polls goes on (fault 16)."""
+    out, client = pair
+    expected = fill(pair) + 5
+    out.send(b"later")
+    client.recv(1 << 20)
+    before = out.sent
+    with out._lock:
+        out.flush_if_free()
+        assert out.sent == before
+    out.flush_if_free()
+    assert out.sent > before
+    while out.waiting:
+        client.recv(1 << 20)
+        out.flush_if_free()
+    assert out.sent == expected
