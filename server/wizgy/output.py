@@ -8,6 +8,7 @@ application that pushes with `write()` cannot be asked later: its thread waits (
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -23,6 +24,9 @@ SPOOL_LIMIT: Final = 256 * 1024 * 1024
 """Bytes kept in files for one connection before the application must pause."""
 SPOOL_FILE: Final = 64 * 1024 * 1024
 """Bytes in one of these files. It is removed when all of it is sent, so a larger one would grow without end."""
+SPOOL_RESERVE: Final = 64 * 1024 * 1024
+"""Bytes of the file system that spools leave to the application, which has files there too, or a sixteenth of it where
+that is less."""
 FILE_STEP: Final = 1 << 20
 """The most bytes of a file to send before another connection has its turn."""
 
@@ -231,6 +235,7 @@ class Output:
         try:
             if segment is None:
                 segment, end = open_spool(), 0
+            refuse_to_fill(segment.descriptor, len(data))
             written = 0
             while written < len(data):
                 written += os.pwrite(segment.descriptor, data[written:], end + written)
@@ -293,6 +298,22 @@ class Output:
 
     def _send_file_now(self, segment: FileSegment, count: int) -> int:
         return os.sendfile(self._sock.fileno(), segment.descriptor, segment.offset, count)
+
+
+def refuse_to_fill(descriptor: int, count: int) -> None:
+    """See to it that the file system of a file keeps some room.
+
+    Args:
+        descriptor: the file.
+        count: bytes that are to be written.
+
+    Raises:
+        OSError: it would be too little.
+    """
+    status = os.fstatvfs(descriptor)
+    reserve = min(SPOOL_RESERVE, status.f_blocks * status.f_frsize // 16)
+    if status.f_bavail * status.f_frsize - count < reserve:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def open_spool() -> Spool:

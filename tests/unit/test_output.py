@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -274,3 +275,21 @@ def test_the_selector_does_not_wait_for_a_disk(pair: Pair) -> None:
         client.recv(1 << 20)
         out.flush_if_free()
     assert out.sent == expected
+
+
+def test_spools_do_not_fill_the_file_system(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application has files in the temporary folder too; a spool leaves it some of the room (fault 16)."""
+    out, _ = pair
+    blocks = 16 * 1024  # of 4 KiB: 64 MiB, of which a sixteenth is kept
+    room = 32
+
+    def status(descriptor: int) -> SimpleNamespace:
+        free = blocks // 16 + room - out._spooled // 4096
+        return SimpleNamespace(f_frsize=4096, f_blocks=blocks, f_bavail=free)
+
+    monkeypatch.setattr(os, "fstatvfs", status)
+    fill(pair)
+    while not out.is_congested():
+        out.send(b"x" * 65_536)
+    assert 0 < out._spooled <= room * 4096
+    assert out._memory <= MEMORY_LIMIT + 2 * 65_536
