@@ -44,6 +44,7 @@ def add_report(commands: Any) -> None:
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="Markdown, for the summary of a step in CI")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="Markdown, as a page of documentation")
     parser.add_argument("--badges", type=Path, metavar="DIRECTORY", help="SVG badges: matrix.svg, flask-3.1.svg, …")
     parser.set_defaults(run=run_report)
 
@@ -84,14 +85,15 @@ def _report(options: argparse.Namespace) -> int:
     from matrix.report.badges import render_badges, write_badges
     from matrix.report.junit import render_junit
     from matrix.report.page import render_page
-    from matrix.report.summary import render_summary
+    from matrix.report.summary import render_document, render_summary
 
     files = [_read(path) for path in options.results]
     results = merge_results(files) if len(files) > 1 else files[0]
     baseline = _read(options.compare) if options.compare else None
     titles = load_titles()
     html = options.html
-    if not (html or options.junit or options.summary or options.badges) or (baseline and not html):
+    others = options.junit or options.summary or options.document or options.badges
+    if not (html or others) or (baseline and not html):
         first: Path = options.results[0]
         html = first.with_name(first.name.removesuffix(".gz").removesuffix(".jsonl") + ".html")
     if html:
@@ -103,6 +105,8 @@ def _report(options: argparse.Namespace) -> int:
         _write(options.junit, render_junit(results))
     if options.summary:
         _write(options.summary, render_summary(results, titles=titles))
+    if options.document:
+        _write(options.document, render_document(results, title=options.title, titles=titles))
     if options.badges:
         badges = render_badges(results, titles=titles)
         write_badges(options.badges, badges)

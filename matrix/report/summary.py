@@ -1,4 +1,4 @@
-"""Results as Markdown, for the summary of a step in CI: the grid, then what failed, each case once."""
+"""Results as Markdown, for the summary of a step in CI or a page: the grid, then what failed, each case once."""
 
 from __future__ import annotations
 
@@ -41,6 +41,28 @@ def render_summary(results: Results, *, titles: Mapping[str, str] | None = None)
     lines = [f"## {headline(results)}", "", " · ".join(map(escape, describe_facts(results))), ""]
     lines += [*_grid(results, counts, titles or {}), "", _legend(counts), ""]
     lines += [*_cell_problems(results), *_failing_cases(results)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def render_document(results: Results, *, title: str, titles: Mapping[str, str] | None = None) -> str:
+    """Return the results as a page of documentation, which says what made it.
+
+    Args:
+        results: what the page is about.
+        title: its first line.
+        titles: how frameworks and servers are written, by the names that cells use.
+    """
+    lines = [
+        f"# {escape(title)}",
+        "",
+        "<!-- Made by `python -m matrix report RESULTS --document FILE` from the results of a run; not by hand. -->",
+        "",
+        f"The run: {code(results.run.command)}. Each mark is a Python with which the framework was served; what the",
+        "marks mean, and how to see any cell again, is in [the matrix](matrix.md).",
+        "",
+        render_summary(results, titles=titles),
+        *_known_cases(results),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -106,6 +128,22 @@ def _failing_cases(results: Results) -> Iterator[str]:
     if len(ordered) > MAX_CASES:
         yield f"\nand {len(ordered) - MAX_CASES:,} more cases"
     yield f"\nTo see the first of them again:\n\n```console\n$ {_one_line(ordered[0][0].reproduce)}\n```"
+
+
+def _known_cases(results: Results) -> Iterator[str]:
+    """Yield what is known to differ and did, each case once for all servers that have it."""
+    groups: dict[str, list[Case]] = {}
+    for case in results.cases:
+        if case.verdict == "known":
+            groups.setdefault(case.id, []).append(case)
+    if not groups:
+        return
+    yield "## Known deviations that happened\n"
+    yield "| case | rule | servers that deviate |"
+    yield "|---|---|---|"
+    for name, cases in sorted(groups.items()):
+        servers = ", ".join(sorted({case.cell.partition("/")[0] for case in cases}))
+        yield f"| {code(name)} | {escape(_shorten(cases[0].rule))} | {escape(servers)} |"
 
 
 def _describe_group(cases: Sequence[Case]) -> str:

@@ -20,7 +20,7 @@ from matrix.report.commands import add_report
 from matrix.report.junit import render_junit
 from matrix.report.page import render_page
 from matrix.report.payload import ABSENT, LONG_TEXT, SHORT_DATA, make_payload, verdict_texts
-from matrix.report.summary import MAX_CASES, render_summary
+from matrix.report.summary import MAX_CASES, render_document, render_summary
 from matrix.results import VERDICTS, Deviation, Event, Exchange, Results
 from tests.matrix.synthetic import HOSTILE, make_hostile, make_results, write_results
 
@@ -261,6 +261,18 @@ def test_the_summary_is_bounded() -> None:
     assert len(re.findall(r"^\| ❌", summary, re.MULTILINE)) <= MAX_CASES
     assert "more cases" in summary
     assert len(summary) < 60_000
+
+
+def test_the_document_says_what_made_it(results: Results) -> None:
+    """A page of a run has its title, the command of the run, the summary, and each known deviation once."""
+    first = replace(results.cases[0], verdict="known")
+    results = replace(results, cases=(first, *results.cases[1:]))
+    page = render_document(results, title="A *run*")
+
+    assert page.startswith("# A &#42;run&#42;\n\n<!-- Made by ")
+    assert f"`{results.run.command}`" in page
+    assert render_summary(results).splitlines()[0] in page
+    assert page.partition("## Known deviations")[2].count(f"| `{first.id}` |") == 1
 
 
 def test_the_summary_escapes(results: Results) -> None:
