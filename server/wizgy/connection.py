@@ -197,9 +197,7 @@ class Connection:
         "_since",
         "_sock",
         "_transferred",
-        "_wait_base",
-        "_wait_began",
-        "_wait_sent",
+        "_waited",
         "again",
         "claim",
         "deadline",
@@ -235,9 +233,7 @@ class Connection:
         self._lingered = 0  # bytes dropped
         self._since = service.now  # when the present transfer or request began
         self._transferred = 0  # bytes of content that came since then
-        self._wait_began = 0.0  # when the output began to wait for the client
-        self._wait_base = 0  # Output.sent then
-        self._wait_sent = 0  # Output.sent when it last made progress
+        self._waited = (0.0, 0)  # when the output began to wait, and its `sent` when it last made progress
         self.claim = threading.Lock()
         self.descriptor = sock.fileno()
         self.output = Output(sock)
@@ -364,7 +360,7 @@ class Connection:
         except Disconnected:
             return  # the owner will notice
         if self.output.waiting:
-            self._await_client(began=False)
+            self._await_client()
 
     # Called by the owner.
     def close(self) -> None:
@@ -392,11 +388,10 @@ class Connection:
         if self._service.trace is not None:
             self._service.trace.sent(data)
         output = self.output
-        began = not output.waiting
         output.send(data)
         if not output.waiting:
             return False
-        self._await_client(began)
+        self._await_client()
         return output.is_congested()
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
@@ -407,10 +402,9 @@ class Connection:
         """
         if self._service.trace is not None:
             self._service.trace.sent_file(count)
-        began = not self.output.waiting
         self.output.send_file(descriptor, offset, count)
         if self.output.waiting:
-            self._await_client(began)
+            self._await_client()
 
     def is_closing(self) -> bool:
         """Whether the connection closes after the present answer, whatever its client wishes."""
@@ -434,26 +428,22 @@ class Connection:
     def _await(self, deadline: float) -> None:
         self._service.deadlines.set(self, deadline)
 
-    def _await_client(self, began: bool) -> None:
-        """Set the deadline for the client to take some of the output.
-
-        Args:
-            began: whether there was nothing to wait for before.
-        """
+    # Called by the owner, and by the leader while another thread owns the connection.
+    def _await_client(self) -> None:
+        """Set the deadline for the client to take some of the output."""
         self.again = True  # a turn of its own tells whether the socket is full or others were due
-        now, sent = monotonic(), self.output.sent
-        if began:
-            self._wait_began, self._wait_base = now, sent
-        elif sent == self._wait_sent:
+        output = self.output
+        began, sent = output.wait_began, output.sent
+        if (began, sent) == self._waited:
             return  # no progress, no more time
-        self._wait_sent = sent
-        earned = self._wait_began + (sent - self._wait_base) / SLOWEST
-        self._await(min(now, earned) + self._service.config.write_timeout)
+        self._waited = (began, sent)
+        earned = began + (sent - output.wait_base) / SLOWEST
+        self._await(min(monotonic(), earned) + self._service.config.write_timeout)
 
     def _flush(self) -> None:
         more = self.output.flush()
         if self.output.waiting:
-            self._await_client(began=False)
+            self._await_client()
         self.again = more
 
     def _read_request(self) -> bool:

@@ -14,6 +14,7 @@ import select
 import socket
 import threading
 from collections import deque
+from time import monotonic
 from typing import BinaryIO, Final, Protocol, cast
 
 from wizgy.wsgi import Disconnected
@@ -91,9 +92,23 @@ class Output:
             stays empty.
         broken: whether the client is gone. Nothing more is sent.
         sent: bytes sent since the connection began.
+        wait_began: when something began to wait where nothing did before, in seconds of the monotonic clock.
+        wait_base: what `sent` was then.
     """
 
-    __slots__ = ("_lock", "_memory", "_sock", "_spool", "_spool_end", "_spooled", "broken", "sent", "waiting")
+    __slots__ = (
+        "_lock",
+        "_memory",
+        "_sock",
+        "_spool",
+        "_spool_end",
+        "_spooled",
+        "broken",
+        "sent",
+        "wait_base",
+        "wait_began",
+        "waiting",
+    )
 
     def __init__(self, sock: Transport) -> None:
         self._sock = sock
@@ -105,6 +120,8 @@ class Output:
         self._spooled = 0  # bytes of the queue that are in spools
         self.broken = False
         self.sent = 0
+        self.wait_began = 0.0
+        self.wait_base = 0
 
     def is_congested(self) -> bool:
         """Whether more waits than may be kept."""
@@ -198,7 +215,8 @@ class Output:
             self._spool = None
 
     def _append(self, item: memoryview | FileSegment) -> None:
-        if self.waiting is None:
+        if not self.waiting:
+            self.wait_began, self.wait_base = monotonic(), self.sent
             self.waiting = deque()
         self.waiting.append(item)
 

@@ -152,7 +152,7 @@ class SecureConnection(ProxiedConnection):
             self.output.end()
             if self.output.waiting:
                 self.state = State.ENDING  # until it has left
-                self._await_client(began=True)
+                self._await_client()
                 return
         super()._begin_lingering()
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from time import monotonic
 from typing import Any
+
+import pytest
 
 from wizgy.config import Config
 from wizgy.connection import RECEIVE_SIZE, RECEIVE_STEP, Connection, Service, State
@@ -49,6 +54,7 @@ class Deadlines:
     """Keeps deadlines and watches none."""
 
     def set(self, connection: Connection, deadline: float) -> None:
+        assert deadline > monotonic()
         connection.deadline = deadline
 
 
@@ -111,3 +117,20 @@ def test_what_follows_content_is_the_next_request() -> None:
         sent = answers(Socket(both[:cut], both[cut:]))
         assert sent.count(b"HTTP/1.1 200 ") == 2
         assert sent.index(b"abcd") < sent.index(b"efgh")
+
+
+def test_the_client_has_its_time_from_the_beginning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The thread that polls may look before the owner has set the deadline; no client is cut for that (fault 2)."""
+    connection = connect(Socket())
+
+    def sendfile(*arguments: int) -> int:
+        connection.flush()
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    (tmp_path / "file").write_bytes(b"x" * 1000)
+    with (tmp_path / "file").open("rb") as file:
+        connection.send(b"head")
+        connection.send_file(file.fileno(), 0, 1000)
+        connection.flush()
+    connection.close()
