@@ -21,6 +21,7 @@ from tests.harness.frameworks import ROOT
 from tests.server.client import HELLO, connect, get, processor_seconds, read_answer, request
 from tests.server.faults.case import NOT_THERE, Case, Outcome, Probes, Target, elapsed, fault, show_seconds
 from tests.server.faults.clients import MEBIBYTE, abort_at_random
+from tests.server.faults.reloads import reload
 from tests.server.load import Load
 
 
@@ -192,11 +193,11 @@ def clock_step(case: Case) -> Outcome:
 
 @fault(
     22,
-    "Mixed traffic with aborts, for ten minutes",
+    "Mixed traffic with aborts and 20 reloads, for ten minutes",
     "memory slope under 1 MiB an hour and worker; none failed",
 )
 def mixed_traffic(case: Case) -> Outcome:
-    """Memory stays, whatever has come and gone."""
+    """Memory stays, whatever has come and gone. The reloads come first: new workers have grown less than old ones."""
     case.write_application("changing", "hello\n")
     target = case.start("changing:app")
     case.wait_workers(target, 2)
@@ -207,6 +208,7 @@ def mixed_traffic(case: Case) -> Outcome:
     began = time.monotonic()
     with Load(target.address, pause=0.02) as load:
         rude.start()
+        reloaded = reload(case, target, case.size(1, 20))
         while (now := time.monotonic() - began) < seconds:
             elapsed(lambda: target.returncode is not None, seconds / 60)
             if now > seconds / 3:  # caches and allocators have grown by then
@@ -215,6 +217,8 @@ def mixed_traffic(case: Case) -> Outcome:
         rude.join()
     if target.returncode is not None:
         return Outcome(False, "the server ends")
+    if not reloaded:
+        return Outcome(False, "a reload does not come to its end")
     per_hour, grown = slope(samples) * 3600, samples[-1][1] - samples[0][1]
     # A slope over seconds tells nothing; the processes are the supervisor and two workers.
     kept = per_hour < 2 if case.full else grown < 30
