@@ -108,7 +108,9 @@ def headline(results: Results) -> str:
     """Return in one sentence what came of a run."""
     counts = count_verdicts(results)
     if not (bad := _count_bad(counts)):
-        return f"Everything as expected in {_count(len(counts) - len(results.unfinished), 'cell')}"
+        skipped = sum(cell.verdict == "skip" for cell in results.cells)
+        ran = len(counts) - len(results.unfinished) - skipped
+        return f"Everything as expected in {_count(ran, 'cell')}" + (f"; {skipped:,} did not run" if skipped else "")
     cells = sum(bool(UNEXPECTED.intersection(of_cell)) for of_cell in counts.values())
     return f"{_count(bad, 'result')} not as expected, in {cells:,} of {_count(len(counts), 'cell')}"
 

@@ -76,6 +76,8 @@ def _grid(results: Results, counts: Mapping[str, Counter[Verdict]], titles: Mapp
     def rank(cells: Iterable[str]) -> int:
         return -sum(counts[cell][verdict] for cell in cells for verdict in UNEXPECTED)
 
+    for cells in by_place.values():
+        cells.sort(key=lambda cell: [int(number) for number in re.findall(r"\d+", cell.rpartition("/")[2])])
     versions = list(dict.fromkeys(version for version, _ in by_place))
     servers = list(dict.fromkeys(server for _, server in by_place))
     versions.sort(key=lambda version: rank(cell for cell in counts if cell.split("/")[1] == version))
@@ -104,9 +106,13 @@ def _legend(counts: Mapping[str, Counter[Verdict]]) -> str:
 
 def _cell_problems(results: Results) -> Iterator[str]:
     with_cases = {case.cell for case in results.cases}
-    problems = [cell for cell in results.cells if cell.cell not in with_cases and cell.verdict != "pass"]
-    for cell in problems:
-        yield f"- {MARKS[cell.verdict]} {code(cell.cell)} {cell.verdict}: {escape(_shorten(cell.explanation))}"
+    problems: dict[tuple[Verdict, str], list[str]] = {}
+    for cell in results.cells:
+        if cell.cell not in with_cases and cell.verdict != "pass":
+            problems.setdefault((cell.verdict, cell.explanation), []).append(cell.cell)
+    for (verdict, why), cells in problems.items():
+        which = code(cells[0]) + (f" and {len(cells) - 1:,} more cells" if len(cells) > 1 else "")
+        yield f"- {MARKS[verdict]} {which} {verdict}: {escape(_shorten(why))}"
     for unfinished in results.unfinished:
         yield f"- {code(unfinished)} did not end"
     if problems or results.unfinished:

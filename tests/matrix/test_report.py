@@ -263,6 +263,16 @@ def test_the_summary_is_bounded() -> None:
     assert len(summary) < 60_000
 
 
+def test_the_headline_counts_what_ran() -> None:
+    """A cell that could not run is not said to be as expected."""
+    results = make_results(servers=("wizgy",), versions=("flask-3.1",), pythons=("3.12", "3.13"), faults=False)
+    first, second = (replace(cell, verdict="pass") for cell in results.cells)
+    cases = tuple(replace(case, verdict="pass") for case in results.cases if case.cell == first.cell)
+    skipped = replace(results, cells=(first, replace(second, verdict="skip")), cases=cases)
+
+    assert render_summary(skipped).startswith("## Everything as expected in 1 cell; 1 did not run\n")
+
+
 def test_the_document_says_what_made_it(results: Results) -> None:
     """A page of a run has its title, the command of the run, the summary, and each known deviation once."""
     first = replace(results.cases[0], verdict="known")
