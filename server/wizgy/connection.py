@@ -44,11 +44,10 @@ from wizgy.log import (
     parse_request_id,
 )
 from wizgy.logline import Exchange
-from wizgy.output import Output, Transport, open_temporary_file
+from wizgy.output import Output, open_temporary_file
+from wizgy.transport import RECEIVE_SIZE, Transport, receive
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
 
-RECEIVE_SIZE: Final = 65536
-"""Bytes to ask for at a time, and so the bound of what is read ahead of a pipelined request."""
 RECEIVE_STEP: Final = 1 << 20
 """Bytes of content to receive before another connection has its turn."""
 CONTENT_MEMORY: Final = 256 * 1024
@@ -506,7 +505,7 @@ class Connection:
             return b""
         self.readable = False
         try:
-            data = self._sock.recv(RECEIVE_SIZE)
+            data = receive(self._sock)
         except BlockingIOError:
             return b""
         except OSError:

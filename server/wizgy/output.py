@@ -15,8 +15,9 @@ import socket
 import threading
 from collections import deque
 from time import monotonic
-from typing import BinaryIO, Final, Protocol, cast
+from typing import BinaryIO, Final, cast
 
+from wizgy.transport import Transport
 from wizgy.wsgi import Disconnected
 
 MEMORY_LIMIT: Final = 256 * 1024
@@ -30,28 +31,6 @@ SPOOL_RESERVE: Final = 64 * 1024 * 1024
 that is less."""
 FILE_STEP: Final = 1 << 20
 """The most bytes of a file to send before another connection has its turn."""
-
-
-class Transport(Protocol):
-    """A connected stream that does not block: a socket, or what looks like one."""
-
-    def fileno(self) -> int:
-        """The descriptor that the selector watches."""
-
-    def recv(self, size: int, /) -> bytes:
-        """Receive up to `size` bytes; fewer mean that no more is there, and none that the stream has ended."""
-
-    def send(self, data: bytes | memoryview, /) -> int:
-        """Send as much as goes; after BlockingIOError the same bytes have to come again."""
-
-    def shutdown(self, how: int, /) -> None:
-        """End one direction, or both."""
-
-    def setsockopt(self, level: int, option: int, value: bytes, /) -> None:
-        """Set an option of the socket."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 class FileSegment:

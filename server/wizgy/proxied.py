@@ -21,8 +21,8 @@ from wizgy.connection import Connection, Service
 from wizgy.http.forwarded import DEFAULT_PORTS, Origin, Trust, find_origin, split_host
 from wizgy.http.request import FieldSection, RequestHead, RequestLine, is_forwarded
 from wizgy.log import logger
-from wizgy.output import Transport
 from wizgy.proxy import MalformedPreamble, Preamble, parse_preamble
+from wizgy.transport import Transport
 from wizgy.wsgi import Environ, cgi_name, environ_of_fields
 
 NOTICE_INTERVAL: Final = 60.0

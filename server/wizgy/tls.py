@@ -16,12 +16,11 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from typing import Final
+from typing import Final, cast
 
 from wizgy.errors import BadRequest
+from wizgy.transport import receive
 
-RECEIVE_SIZE: Final = 65536
-"""Bytes of ciphertext to ask for at a time."""
 SEND_SIZE: Final = 65536
 """Bytes of plaintext to encrypt before the ciphertext is sent: four records."""
 HANDSHAKE: Final = 0x16
@@ -93,8 +92,8 @@ class TLSSocket:
         """The descriptor that the selector watches."""
         return self._sock.fileno()
 
-    def recv(self, size: int, /) -> bytes:
-        """Receive up to `size` bytes; fewer mean that no more is there.
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Receive as much as is there and goes into `buffer`; nothing means that the client sends no more.
 
         Raises:
             BlockingIOError: nothing is there now.
@@ -103,11 +102,11 @@ class TLSSocket:
             OSError: the client is gone, or has sent what is no TLS.
         """
         if self._passing or self._ending:
-            return self._sock.recv(size)
+            return self._sock.recv_into(buffer)
         with self._lock:
             if not self.established and not self._shake_hands():
                 raise BlockingIOError
-            return self._read(size)
+            return self._read(buffer)
 
     def _shake_hands(self) -> bool:
         """Go on with the handshake; False where the client has to say more."""
@@ -139,7 +138,7 @@ class TLSSocket:
         data, self._received = self._received, b""
         if not data:
             try:
-                data = self._sock.recv(RECEIVE_SIZE)
+                data = receive(self._sock)
             except BlockingIOError:
                 return False
             if not data:
@@ -155,39 +154,39 @@ class TLSSocket:
         self._incoming.write(data)
         return True
 
-    def _read(self, size: int) -> bytes:
-        """Decrypt what is there, and take more from the socket until it is empty or `size` is reached."""
+    def _read(self, buffer: memoryview) -> int:
+        """Decrypt what is there, and take more from the socket until it is empty or the buffer is full."""
         assert self._tls is not None
-        pieces: list[bytes] = []
-        room = size
-        while room and not self.ended:
+        done = 0
+        while done < len(buffer) and not self.ended:
+            room = buffer[done:]
             try:
-                piece = self._tls.read(room)
+                # With a buffer it returns a number, which its annotation does not know.
+                count = cast(int, self._tls.read(len(room), cast(bytearray, room)))
             except ssl.SSLWantReadError:
                 # TLS may have something to say by itself, to a client that changes its keys.
-                if not self._push() or not self._fill_after(pieces):
+                if not self._push() or not self._fill_after(done):
                     break
                 continue
             except ssl.SSLZeroReturnError:
-                piece = b""
+                count = 0
             except ssl.SSLError:
                 self._push()  # the alert
                 raise
-            if piece:
-                pieces.append(piece)
-                room -= len(piece)
+            if count:
+                done += count
             else:
                 self.ended = True
-        if not pieces and not self.ended:
+        if not done and not self.ended:
             raise BlockingIOError
-        return b"".join(pieces)
+        return done
 
-    def _fill_after(self, pieces: list[bytes]) -> bool:
+    def _fill_after(self, done: int) -> bool:
         """As `_fill`; where something was read already, an end that is an error can wait for the next call."""
         try:
             return self._fill()
         except OSError:
-            if pieces:
+            if done:
                 return False
             raise
 

@@ -13,6 +13,7 @@ from tests.server.client import TIMEOUT
 from tests.server.tls_client import Authority, Pieces
 from wizgy.secure import SecureOutput
 from wizgy.tls import TLSSocket
+from wizgy.transport import receive
 
 
 class Gate(socket.socket):
@@ -69,7 +70,7 @@ def shake_hands(server: TLSSocket, client: Pieces) -> None:
             pass
         client.transmit()
         with pytest.raises(BlockingIOError):
-            server.recv(65536)
+            receive(server)
         if not server.established:
             client.receive()
     while True:
@@ -85,7 +86,7 @@ def test_nothing_is_made_before_a_byte_has_come(ends: tuple[Gate, TLSSocket, Pie
     """A connection on which nothing comes costs no TLS."""
     _, server, _ = ends
     with pytest.raises(BlockingIOError):
-        server.recv(65536)
+        receive(server)
     assert not server.begun
     with pytest.raises(AssertionError):
         server.session  # noqa: B018
@@ -100,13 +101,13 @@ def test_handshake_without_room(ends: tuple[Gate, TLSSocket, Pieces]) -> None:
     client.transmit()
     for _ in range(3):
         with pytest.raises(BlockingIOError):
-            server.recv(65536)
+            receive(server)
     assert server.begun
     assert not server.established
     for _ in range(10_000):
         gate.room = 100
         with pytest.raises(BlockingIOError):
-            server.recv(65536)
+            receive(server)
         if gate.room:
             break
     gate.room = None
@@ -185,9 +186,9 @@ def test_nothing_is_read_while_tls_has_something_to_say(ends: tuple[Gate, TLSSoc
         server.send(b"the answer")
     client.send(b"more")
     with pytest.raises(BlockingIOError):
-        server.recv(65536)
+        receive(server)
     gate.room = None
-    assert server.recv(65536) == b"more"
+    assert receive(server) == b"more"
     assert server.send(b"the answer") == 10
     assert read_now(client) == b"the answer"
 
@@ -198,17 +199,17 @@ def test_receive_takes_all(ends: tuple[Gate, TLSSocket, Pieces], size: int) -> N
     _, server, client = ends
     shake_hands(server, client)
     data = random.Random(3).randbytes(450_000)
-    received = b""
+    received, buffer = b"", memoryview(bytearray(size))
     for start in range(0, len(data), 150_000):
         client.send(data[start : start + 150_000], record=5000)
         piece = b"none yet"
         while piece:
             try:
-                piece = server.recv(size)
+                piece = bytes(buffer[: server.recv_into(buffer)])
             except BlockingIOError:
                 piece = b""
             received += piece
             if 0 < len(piece) < size:
                 with pytest.raises(BlockingIOError):
-                    server.recv(size)
+                    server.recv_into(buffer)
     assert received == data

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from wizgy.config import Config
-from wizgy.connection import RECEIVE_SIZE, RECEIVE_STEP, Connection, Service, State
+from wizgy.connection import RECEIVE_STEP, Connection, Service, State
 from wizgy.log import ErrorLog
+from wizgy.transport import RECEIVE_SIZE
 from wizgy.wsgi import server_environ
 
 
@@ -28,13 +29,13 @@ class Socket:
     def fileno(self) -> int:
         return 99
 
-    def recv(self, size: int, /) -> bytes:
+    def recv_into(self, buffer: memoryview, /) -> int:
         if not self.pieces and not self.endless:
             raise BlockingIOError
-        data = self.pieces.pop(0) if self.pieces else bytes(size)
-        assert len(data) <= size
+        data = self.pieces.pop(0) if self.pieces else bytes(len(buffer))
+        buffer[: len(data)] = data
         self.received += len(data)
-        return data
+        return len(data)
 
     def send(self, data: bytes | memoryview, /) -> int:
         self.sent += data
