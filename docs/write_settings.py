@@ -33,8 +33,8 @@ too. Where one is set twice, a flag wins over the environment, and that over a f
   file or a variable turned on.
 - **Environment**: `WIZGY_THREADS=4`; a switch is `true` or `false`. An unknown variable that begins with `WIZGY_` is an
   error, but for those that Kubernetes sets for a Service called `wizgy`.
-- **TOML**: `--config FILE` or `WIZGY_CONFIG`; without, the table `[tool.wizgy]` of `pyproject.toml` in the current
-  folder. Python 3.10 reads TOML only when `tomli` is installed.
+- **TOML**: `--config FILE` or `WIZGY_CONFIG`, whose settings stand in no table, as `threads = 4`; without, the table
+  `[tool.wizgy]` of `pyproject.toml` in the current folder. Python 3.10 reads TOML only when `tomli` is installed.
 
 `wizgy --print-config` shows the settings in force and where each was set, as a TOML file. `wizgy --check APP` loads
 them and the application, and exits. What is wrong is said all at once, and the exit status is 2:

@@ -33,8 +33,8 @@ Each setting may also come from an environment variable ({ENVIRONMENT_PREFIX}THR
 (--config FILE) or from [tool.wizgy] of ./pyproject.toml; a flag wins over the environment, and that over a
 file. What is on without a value, as --trace, is turned off again by --no-trace."""
 EPILOG: Final = """\
-exit status: 0 stopped as asked; 2 wrong usage or settings; 3 the application could not be loaded;
-4 an address could not be listened on
+exit status: 0 stopped as asked; 1 the first worker died before it was ready; 2 wrong usage or settings;
+3 the application could not be loaded; 4 an address could not be listened on
 
 example: wizgy --bind 0.0.0.0:8000 --threads 4 flaskapp:app"""
 SEE_HELP: Final = "See wizgy --help."

@@ -93,7 +93,8 @@ class Setting(NamedTuple):
         try:
             return self.kind(_as_text(value))
         except ValueError as error:
-            raise UsageError(f"{where}: {value!r} will not do; {error}.") from None
+            unit = f" ({self.unit})" if self.unit and self.unit not in str(error) else ""
+            raise UsageError(f"{where}: {value!r} will not do; {error}{unit}.") from None
 
 
 def _as_text(value: object) -> str:
@@ -436,8 +437,8 @@ class Config:
     forwarded_fields: tuple[str, ...] = setting(
         FORWARDED_FIELDS,
         choice(*FORWARDED_FIELDS),
-        "Fields that these proxies set or remove in every request. Any other of the list is left out, since a client "
-        "may have written it.",
+        "Fields that these proxies set or remove in every request. Those of the list that are not named are taken out "
+        "of the request, since a client may have written them.",
         metavar="NAME",
         group="Proxies",
         repeatable=True,

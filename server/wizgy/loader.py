@@ -37,6 +37,12 @@ def load_application(reference: str) -> Application:
         raise UsageError(
             f"{reference!r} is not of the form module:callable, as in flaskapp:app or flaskapp:create_app()."
         )
+    if "/" in match["module"] and not match["module"].endswith(".py"):
+        attributes = reference[len(match["module"]) :]
+        raise UsageError(
+            f"{reference!r} names no module; write {match['module']}.py{attributes} for a file, "
+            "or package.module:app for what can be imported."
+        )
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -48,7 +54,10 @@ def load_application(reference: str) -> Application:
         except BaseException as error:  # noqa: BLE001 - whatever a factory does, SystemExit included
             raise LoadError(_explain(f"{reference} failed:", error)) from None
     if not callable(application):
-        raise LoadError(f"{reference} is a {type(application).__name__}, not a WSGI callable.")
+        raise LoadError(
+            f"{reference} is of type {type(application).__name__}, not a WSGI callable. Name the application itself, "
+            "or a function that returns it, as module:function()."
+        )
     return cast(Application, application)
 
 

@@ -25,16 +25,22 @@ def serve(application: Application, **settings: object) -> None:
         settings: those of ``wizgy --help``, with underscores for dashes.
 
     Raises:
-        UsageError: a setting is unknown or has a value that will not do.
+        UsageError: the application is none, or a setting is unknown or has a value that will not do.
         BindError: an address cannot be listened on.
         SystemExit: the server has stopped; its code is that of the command.
 
     Source: PEP 3333
     """
+    _check(application)
     config = check_keywords(settings)
     if config.reload:
         raise UsageError("setting reload: the application is loaded already. Use the command: wizgy --reload APP.")
     raise SystemExit(supervisor.run(lambda config: application, config, lambda: config))
+
+
+def _check(application: object) -> None:
+    if not callable(application):
+        raise UsageError(f"The application is of type {type(application).__name__}, not a WSGI callable.")
 
 
 class Server:
@@ -111,11 +117,12 @@ def make_server(address: tuple[str, int] | str, application: Application, **sett
         settings: those of ``wizgy --help`` that concern one process, with underscores for dashes.
 
     Raises:
-        UsageError: a setting is unknown or has a value that will not do.
+        UsageError: the application is none, or a setting is unknown or has a value that will not do.
         BindError: the address cannot be listened on.
 
     Source: PEP 3333
     """
+    _check(application)
     config = check_keywords(settings, embedded=True)
     log.configure(config.log_level, config.log_format, embedded=True)
     if isinstance(address, str):

@@ -21,7 +21,10 @@ COMMENT_COLUMN: Final = 34
 
 _service_variable = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 """What Kubernetes sets in every container for a Service of the name ``wizgy``, after ``WIZGY_``."""
-_project_table = re.compile(rb"^[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*wizgy[ \t]*[.\]]", re.MULTILINE)
+_project_table = re.compile(rb"""^[ \t]*\[?[ \t]*["']?tool["']?[ \t]*\.[ \t]*["']?wizgy\b""", re.MULTILINE)
+"""Settings, or what was meant to be: a line with a slip is found too, for TOML to say what is wrong with it."""
+_project_key = re.compile(rb"""^[ \t]*["']?wizgy["']?[ \t]*(\.|=[ \t]*[^ \t"'])""", re.MULTILINE)
+"""Settings if it stands under ``[tool]``; it may be another tool's, which has a dependency of that name."""
 
 
 class Settings:
@@ -159,7 +162,7 @@ def read_file(path: str | None) -> dict[str, Any]:
         raise UsageError(f"{name} cannot be read: there is no such file.") from None
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}.") from None
-    if path is None and not _project_table.search(data):
+    if path is None and not _project_table.search(data) and not (_project_key.search(data) and _find_tomllib()):
         return {}  # most projects have a pyproject.toml that is not about wizgy, and reading TOML takes a while
     tomllib = _import_tomllib(name)
     try:
@@ -167,6 +170,8 @@ def read_file(path: str | None) -> dict[str, Any]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{name} cannot be read: {error}.") from None
     if not is_project:
+        if "tool" in document:
+            raise UsageError(f"{name}: [tool.wizgy] is for {PROJECT_FILE}; settings of other files stand in no table.")
         return document
     tool = document.get("tool")
     table = tool.get("wizgy", {}) if isinstance(tool, dict) else {}
@@ -175,12 +180,18 @@ def read_file(path: str | None) -> dict[str, Any]:
     return table
 
 
-def _import_tomllib(name: str) -> Any:
-    import importlib.util  # not at the top: most starts need none
+def _find_tomllib() -> str | None:
+    import importlib.util
 
-    for module in "tomllib", "tomli":
-        if importlib.util.find_spec(module) is not None:
-            return importlib.import_module(module)
+    return next((module for module in ("tomllib", "tomli") if importlib.util.find_spec(module) is not None), None)
+
+
+def _import_tomllib(name: str) -> Any:
+    import importlib  # not at the top: most starts need none
+
+    module = _find_tomllib()
+    if module is not None:
+        return importlib.import_module(module)
     version = ".".join(map(str, sys.version_info[:2]))
     raise UsageError(
         f"{name} cannot be read: Python {version} reads no TOML. Use Python 3.11 or newer, or pip install tomli, "

@@ -86,6 +86,7 @@ def test_no_application() -> None:
         (["--max-requests-jitter", "5", "served:app"], {}, "5 means nothing without max_requests"),
         (["--threads", "none", "served:app"], {}, "--threads: 'none' will not do"),
         (["--threads", "0", "served:app"], {}, "expected a whole number from 1 up"),
+        (["--max-body", "1G", "served:app"], {}, "expected a whole number from 0 up (bytes)"),
         (["--bind", "localhost", "served:app"], {}, "expected HOST:PORT"),
         (["--bind", "[::1]:99999", "served:app"], {}, "a port from 0 to 65535"),
         (["--threads"], {}, "--help"),

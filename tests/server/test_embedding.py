@@ -312,6 +312,8 @@ def test_wrong_arguments() -> None:
         wizgy.make_server(("127.0.0.1", 0), app, thread=3)
     with pytest.raises(UsageError, match="will not do"):
         wizgy.make_server(("127.0.0.1", 0), app, threads="many")
+    with pytest.raises(UsageError, match="The application is of type NoneType, not a WSGI callable"):
+        wizgy.make_server(("127.0.0.1", 0), None)  # type: ignore[arg-type]
     with (
         nothing_left_behind(),
         socket.create_server(("127.0.0.1", 0)) as taken,

@@ -77,11 +77,53 @@ def test_pyproject(tmp_path: Path) -> None:
         read_file(None)
 
 
+@needs_toml
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool]\nwizgy = {threads = 2}\n",
+        "[tool]\nwizgy.threads = 2\n",
+        "tool.wizgy.threads = 2\n",
+        "tool.wizgy = {threads = 2}\n",
+        "['tool'.\"wizgy\"]\nthreads = 2\n",
+        "[project]\nname = 'wizgy-site'\n\n [ tool . wizgy ] # here\nthreads = 2\n",
+    ],
+)
+def test_every_spelling_of_the_table(tmp_path: Path, text: str) -> None:
+    """However TOML lets people write a table, its settings count."""
+    (tmp_path / "pyproject.toml").write_text(text, "utf-8")
+    assert read_file(None) == {"threads": 2}
+
+
+@needs_toml
+def test_slips_in_the_name_of_the_table(tmp_path: Path) -> None:
+    """A table that misses its bracket is an error and not a table of somebody else; a number is no table."""
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n[tool.wizgy\nthreads = 2\n", "utf-8")
+    with pytest.raises(UsageError, match=r"^pyproject\.toml cannot be read: .*line 3"):
+        read_file(None)
+    (tmp_path / "pyproject.toml").write_text("[tool]\nwizgy = 3\n", "utf-8")
+    with pytest.raises(UsageError, match="expected a table of settings"):
+        read_file(None)
+    (tmp_path / "a.toml").write_text("[tool.wizgy]\nthreads = 2\n", "utf-8")
+    with pytest.raises(UsageError, match=r"^a\.toml: \[tool\.wizgy\] is for pyproject\.toml; .* stand in no table"):
+        read_file("a.toml")
+
+
+@needs_toml
+def test_tables_of_others(tmp_path: Path) -> None:
+    """Other tools that name wizgy set nothing."""
+    text = "[tool.poetry.dependencies]\nwizgy = {version = '1'}\n[tool.uv.sources.wizgy]\npath = '.'\n"
+    (tmp_path / "pyproject.toml").write_text(text, "utf-8")
+    assert read_file(None) == {}
+
+
 def test_no_toml_in_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing reads TOML, a file with settings is refused and says what to do; one without is no matter."""
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'wizgy'\n", "utf-8")
     (tmp_path / "a.toml").write_text("threads = 3\n", "utf-8")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert read_file(None) == {}
+    (tmp_path / "pyproject.toml").write_text("[tool.poetry.dependencies]\nwizgy = {version = '1'}\n", "utf-8")
     assert read_file(None) == {}
     with pytest.raises(UsageError, match=r"^a\.toml cannot be read: .*Python 3\.11 or newer, or pip install tomli"):
         read_file("a.toml")

@@ -82,6 +82,12 @@ def test_malformed(reference: str) -> None:
         load_application(reference)
 
 
+def test_path_without_its_ending() -> None:
+    """A path is told apart from a module, and what may have been meant is written out."""
+    with pytest.raises(UsageError, match=r"write \./loaded\.py:app for a file, or package\.module:app"):
+        load_application("./loaded:app")
+
+
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [
@@ -90,7 +96,7 @@ def test_malformed(reference: str) -> None:
         ("missing.py:app", "There is no file missing.py"),
         ("loaded:missing", "loaded has no 'missing'"),
         ("loaded:Site.missing.app", "loaded has no 'Site.missing.app'"),
-        ("loaded:number", "loaded:number is a int, not a WSGI callable"),
+        ("loaded:number", r"loaded:number is of type int, not a WSGI callable\. Name the application itself"),
         ("loaded_none", "neither 'application' nor 'app'"),
     ],
 )
