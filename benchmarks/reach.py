@@ -65,7 +65,7 @@ def bound(text: str, workload: str, what: What, limit: float, form: str, *, leas
 def _framework(name: str) -> list[Goal]:
     return [
         times(1.05, name, ("granian",), "granian"),
-        times(0.93, name, INLINE, "the faster of the inline C servers"),
+        times(0.93, name, INLINE, "the faster of bjoern and FastWSGI, which are written in C"),
         times(2, name, PURE_PYTHON, "the fastest peer in pure Python"),
     ]
 
@@ -77,7 +77,7 @@ GOALS = [
     times(0.55, "hello", ("bare-loop",), "a bare epoll loop in Python"),
     *(goal for name in ("flask", "django", "pyramid") for goal in _framework(name)),
     bound(
-        "at least 95 % of the ideal",
+        f"at least 95 % of what {THREADS} threads can do",
         "blocking",
         lambda each: each.rate * BLOCKING_SECONDS / THREADS * 100,
         95,

@@ -87,6 +87,11 @@ def _python(results: Results) -> str:
 def _reach(results: Results) -> Iterator[str]:
     yield "## What was to be reached"
     yield ""
+    yield "Set before the server was written, as what would make people choose it; the goals that were not reached"
+    yield "stay, and [ARCHITECTURE](../../ARCHITECTURE.md#what-speed-was-not-reached-and-why) says why. The first word"
+    yield "names a load of [the results](#results). A goal is for the ratio of requests a second; *by CPU* is that of"
+    yield "processor time. In brackets stand the quartiles of the rounds."
+    yield ""
     yield "| goal | measured | reached |"
     yield "|---|---|---|"
     for goal in GOALS:

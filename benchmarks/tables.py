@@ -70,7 +70,9 @@ GIGABYTES = Column("MB/s", lambda each: each.rate * GIGA * 1e3, "{:,.0f}")
 SECONDS = Column("CPU s", lambda each: each.processor, "{:,.2f}")
 STARTED = Column("ms until answered", lambda each: each.p50 * 1e3, "{:,.0f}")
 START_PROCESSOR = Column("CPU ms", lambda each: each.processor * 1e3, "{:,.0f}")
-IDEAL = Column("of the ideal", lambda each: each.rate * BLOCKING_SECONDS / THREADS * 100, "{:.1f} %")
+IDEAL = Column(
+    f"of what {THREADS} threads can do", lambda each: each.rate * BLOCKING_SECONDS / THREADS * 100, "{:.1f} %"
+)
 STARVED = Column("connections never answered", more("starved"), "{:.0f}")
 OPENED = Column("idle connections", more("opened"), "{:,.0f}")
 KEPT = Column("kept open", more("kept"), "{:,.0f}")

@@ -19,6 +19,10 @@ def main(arguments: list[str]) -> int:  # noqa: RET503 - the last line does not 
     """Become wizgy, serving the framework that is named first; return only on wrong usage."""
     document = tomllib.loads((ROOT / "matrix.toml").read_text(encoding="utf-8"))
     frameworks = document["frameworks"]
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: tox -e serve -- NAME [OPTIONS]\n\nNAME is one of: {', '.join(frameworks)}.")
+        print("OPTIONS are those of wizgy: tox -e serve -- NAME --help lists them.")
+        return 0
     if not arguments or arguments[0] not in frameworks:
         came = f"no framework is called {arguments[0]!r}" if arguments else "no framework was named"
         print(f"serve: {came}; choose one of: {', '.join(frameworks)}", file=sys.stderr)
@@ -27,8 +31,6 @@ def main(arguments: list[str]) -> int:  # noqa: RET503 - the last line does not 
     framework = frameworks[name]
     directory = str(ROOT / framework["directory"])
     command = [sys.executable, "-m", "wizgy", *options, "--chdir", directory]
-    if not any(option.startswith("--bind") for option in options):
-        print(f"{framework['title']}: http://127.0.0.1:8888/hello", file=sys.stderr)
     os.execv(sys.executable, [*command, framework["application"]])
 
 

@@ -73,6 +73,8 @@ def find_cell(matrix: Matrix, text: str) -> Cell:
         MatrixError: there is no such cell; the message says which part is wrong, and what there is.
     """
     parts = text.split("/")
+    if "*" in text:
+        raise MatrixError(f"{text!r} is a pattern, and this wants one cell; python -m matrix list {text!r} names them")
     if len(parts) not in (2, 3):
         raise MatrixError(f"no cell is called {text!r}; write SERVER/FRAMEWORK-VERSION/pyPYTHON")
     server = matrix.server(parts[0])

@@ -26,7 +26,7 @@ from matrix.manifest import MATRIX_FILE, SUITES, Matrix, MatrixError, load_matri
 from matrix.processes import StartError
 from matrix.progress import Progress
 from matrix.report import commands as reports
-from matrix.repro import Order, UnknownCase, find_case, reproduce
+from matrix.repro import Order, UnknownCase, find_case, list_cases, reproduce
 from matrix.results import EXIT_FAILED, EXIT_OK, EXIT_SETUP, EXIT_USAGE
 from matrix.run import ManyCells, Plan, default_output
 from matrix.runner import CellRunner
@@ -303,6 +303,7 @@ def _add_repro(commands: Commands) -> None:
     parser = _add(commands, "repro", run_repro, what, STATUSES)
     parser.add_argument("cell", metavar="CELL", help="wizgy/flask-3.1/py3.13; without a Python, the newest")
     parser.add_argument("case", nargs="?", metavar="CASE", help="the id of a case, as results have it; default: all")
+    parser.add_argument("--list", action="store_true", help="name the cases of the cell, and start nothing")
     parser.add_argument("--keep", action="store_true", help="leave the server running, and say how to get in")
     parser.add_argument(
         "--shell", action="store_true", help="open a shell where the server runs, when the case is done"
@@ -322,6 +323,12 @@ def run_repro(options: argparse.Namespace) -> int:
     foreign = isinstance(transport, (UrlTransport, GivenImageTransport))
     cell = foreign_cell(matrix, options.cell) if foreign else find_cell(matrix, options.cell)
     suite = Suite(limit=options.limit)
+    if options.list:
+        for case_id in list_cases(
+            suite, cell, ("control", *CellRunner(matrix, transport, suite, Stop()).kinds_of(cell))
+        ):
+            print(case_id)
+        return EXIT_OK
     try:
         case = find_case(suite, cell, options.case) if options.case else None
         order = Order(cell, case, options.keep, options.shell, options.bundle)

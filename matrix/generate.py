@@ -94,6 +94,11 @@ def tox_name(framework: Framework, version: Version) -> str:
     return framework.name if version == framework.default else framework.name + version.version.replace(".", "")
 
 
+def _describe(matrix: Matrix, version: Version) -> str:
+    title = f"{matrix.frameworks[version.framework].title} {version.version}"
+    return f"{title}, in process under wsgiref.validate and then under wizgy with the whole suite"
+
+
 def tox_environments(matrix: Matrix) -> str:
     """Return the section of tox.ini for the frameworks."""
     versions = {
@@ -104,7 +109,8 @@ def tox_environments(matrix: Matrix) -> str:
     limited = {name: version for name, version in versions.items() if version.pythons != matrix.pythons}
     lines = [
         f"[testenv:{{{','.join(versions)}}}]",
-        "description = that app, in process under wsgiref.validate and then under wizgy with the whole suite",
+        "description =",
+        *(f"    {name}: {_describe(matrix, version)}" for name, version in versions.items()),
         "base_python =",
         *(f"    {name}: {', '.join(_newest_usual_first(version))}" for name, version in limited.items()),
         "deps =",

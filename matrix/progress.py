@@ -25,7 +25,7 @@ MARKS: dict[Verdict, str] = {
     "timeout": "TIMEOUT",
     "fail": "FAIL",
     "stale": "STALE",
-    "known": "pass",
+    "known": "known",
     "pass": "pass",
     "skip": "skip",
 }

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -79,8 +79,14 @@ def find_case(suite: Suite, cell: Cell, text: str) -> CaseName:
     if text in names:
         return kind, text
     like = difflib.get_close_matches(text, names, 5, 0.5) or [name for name in names if text in name][:5]
-    hint = f"; there are: {', '.join(like)}" if like else ""
+    hint = f"; there are: {', '.join(like)}" if like else f"; python -m matrix repro {cell.id} --list names all"
     raise UnknownCase(f"{cell.id} has no case {text!r}{hint}")
+
+
+def list_cases(suite: Suite, cell: Cell, kinds: Iterable[Kind]) -> Iterator[str]:
+    """Name every case that a cell has."""
+    for kind in kinds:
+        yield from suite.names(cell, kind)
 
 
 def reproduce(matrix: Matrix, transport: Transport, suite: Suite, order: Order) -> int:

@@ -506,7 +506,8 @@ def read_results(path: Path) -> Results:
         content = path.read_bytes()
         lines = (gzip.decompress(content) if path.suffix == ".gz" else content).split(b"\n")
     except (OSError, EOFError, zlib.error) as error:
-        raise ResultsError(f"{path}: cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ResultsError(f"{path}: cannot be read: {reason}") from error
     rest = lines.pop()
     records = [_read_line(line, f"{path} line {number}") for number, line in enumerate(lines, 1)]
     return _gather(records, path, torn=bool(rest))

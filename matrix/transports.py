@@ -37,6 +37,8 @@ from matrix.suite import Stop, Suite, SuiteEnd
 from matrix.trees import tree_commit
 
 TESTS_LOCK = ROOT / "requirements" / "tests.txt"
+URL_SECONDS = 10.0
+"""Seconds that a server which somebody else has started may take to answer."""
 
 
 class NotHere(Exception):
@@ -235,7 +237,7 @@ class UrlTransport(Transport):
     def start(self, cell: Cell) -> Iterator[Started]:
         """Wait until something answers at the URL."""
         try:
-            wait_answering(self.url)
+            wait_answering(self.url, URL_SECONDS)
         except StartError as error:
             raise SetupError(str(error)) from error
         yield Started(self.url, None, Provenance(url=self.url), dead=lambda: None)

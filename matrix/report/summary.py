@@ -57,8 +57,8 @@ def render_document(results: Results, *, title: str, titles: Mapping[str, str] |
         "",
         "<!-- Made by `python -m matrix report RESULTS --document FILE` from the results of a run; not by hand. -->",
         "",
-        f"The run: {code(results.run.command)}. Each mark is a Python with which the framework was served; what the",
-        "marks mean, and how to see any cell again, is in [the matrix](matrix.md).",
+        f"The run: {code(results.run.command)}. Each entry of the table is one cell: the version of",
+        "Python and its verdict. What the marks mean, and how to see any cell again, is in [the matrix](matrix.md).",
         "",
         render_summary(results, titles=titles),
         *_known_cases(results),
@@ -150,6 +150,14 @@ def _known_cases(results: Results) -> Iterator[str]:
     for name, cases in sorted(groups.items()):
         servers = ", ".join(sorted({case.cell.partition("/")[0] for case in cases}))
         yield f"| {code(name)} | {escape(_shorten(cases[0].rule))} | {escape(servers)} |"
+    yield "\nWhy each is accepted:\n"
+    reasons: dict[tuple[str, str], set[str]] = {}
+    for case in results.cases:
+        if case.verdict == "known" and case.deviation:
+            why = (case.deviation.reason, case.deviation.link)
+            reasons.setdefault(why, set()).add(case.cell.partition("/")[0])
+    for (reason, link), names in sorted(reasons.items(), key=lambda item: (sorted(item[1]), item[0])):
+        yield f"- {escape(', '.join(sorted(names)))}: {escape(reason)} (<{link}>)"
 
 
 def _describe_group(cases: Sequence[Case]) -> str:

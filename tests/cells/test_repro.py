@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from matrix.repro import Order, UnknownCase, describe_event, find_case, reproduce
+from matrix.repro import Order, UnknownCase, describe_event, find_case, list_cases, reproduce
 from matrix.results import Event
 from tests.cells.small import World
 
@@ -64,6 +64,16 @@ def test_unknown_case(world: World) -> None:
     """A case that does not exist is an error that names those like it."""
     with pytest.raises(UnknownCase, match=r"has no case 'first-cases'; there are: first-case"):
         find_case(world.suite, world.cell("good"), "first-cases")
+    with pytest.raises(UnknownCase, match=r"has no case 'zzz'; python -m matrix repro \S+ --list names all"):
+        find_case(world.suite, world.cell("good"), "zzz")
+
+
+def test_list(world: World) -> None:
+    """The cases of a cell are named as results have them, and as `repro` takes them."""
+    cell = world.cell("good")
+    names = list(list_cases(world.suite, cell, ("control", "contract", "conformance")))
+    assert {"test_control.py::test_control", RULE, "first-case"} <= set(names)
+    assert [find_case(world.suite, cell, name)[1] for name in names[:2]] == names[:2]
 
 
 def test_bundle(world: World, tmp_path: Path) -> None:
