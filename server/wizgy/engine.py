@@ -65,8 +65,11 @@ ACCEPT_PAUSE: Final = 0.1
 NOTICE_INTERVAL: Final = 60.0
 """Seconds between two notices of the same trouble."""
 
+LONGEST_WAIT: Final = 0.5
+"""The most seconds to poll at a time. A new connection wakes one process only; where that is stopped or killed before
+it accepts, the connection waits for as long until another process looks."""
 LONGEST_POLL: Final = 5.0
-"""Seconds without a poll after which the engine counts as stuck; the leader polls every second at least."""
+"""Seconds without a poll after which the engine counts as stuck."""
 CHANGED: Final = 1
 """A bit of every event."""
 HANG_UP: Final = 0x2000 | 0x10 | 0x08
@@ -289,10 +292,10 @@ class Timers:
             heapq.heappush(self._order, slot)
 
     def seconds_to_next(self, now: float) -> float:
-        """Seconds until the next slot, at most one: another thread may set an earlier deadline meanwhile."""
+        """Seconds until the next slot, at most `LONGEST_WAIT`: another thread may set an earlier deadline meanwhile."""
         if not self._order:
-            return 1.0
-        return min(max(self._order[0] / self.SLOTS - now, 0.0), 1.0)
+            return LONGEST_WAIT
+        return min(max(self._order[0] / self.SLOTS - now, 0.0), LONGEST_WAIT)
 
     def take_expired(self, now: float) -> list[Connection]:
         """The connections whose deadline has passed."""
