@@ -30,7 +30,8 @@ def run(fault: Fault, server: str, python: str, *, full: bool) -> Outcome:
         except Exception as error:
             traceback.print_exc()
             lines = str(error).splitlines() or [type(error).__name__]
-            return Outcome(False, f"could not be measured: {lines[0][:100]}")
+            # Of wizgy that is a failure; of another server it may be this suite's.
+            return Outcome(False if server == "wizgy" else None, f"could not be measured: {lines[0][:100]}")
 
 
 def main() -> int:

@@ -59,15 +59,27 @@ def clients_that_do_not_read(case: Case) -> Outcome:
         socks = [stack.enter_context(connect(target.address, receive_buffer=4096)) for _ in range(CLIENTS)]
         for sock in socks:
             sock.sendall(request(f"/big/{LARGE}"))
-        for sock in socks:
-            sock.recv(1)  # once each answer has begun
+        begun = count_begun(socks, 5)
         probes = Probes().during(target.address, case.size(2, 5))
         grown = (case.memory(target) - before) / MEBIBYTE
         # They read nothing, so the kernel's buffers are what they get, and only the server's side can tell.
         cut = elapsed(lambda: established(target.port, socks) == 0, case.size(10, 70), 0.2)
     told = f"cut within {show_seconds(cut + case.size(2, 5))}" if cut is not None else "never cut"
-    kept = not probes.failed and probes.slowest < case.probe_limit and grown < CLIENTS + 64 and cut is not None
-    return Outcome(kept, f"{probes}; {grown:.0f} MiB more; {told}")
+    waiting = f"; {CLIENTS - begun} of {CLIENTS} answers did not begin" if begun < CLIENTS else ""
+    good = not probes.failed and probes.slowest < case.probe_limit and not waiting
+    kept = good and grown < CLIENTS + 64 and cut is not None
+    return Outcome(kept, f"{probes}{waiting}; {grown:.0f} MiB more; {told}")
+
+
+def count_begun(socks: list[socket.socket], seconds: float) -> int:
+    """How many get the first byte of an answer within so many seconds."""
+    waiting, deadline = set(socks), time.monotonic() + seconds
+    while waiting and time.monotonic() < deadline:
+        readable, _, _ = select.select(waiting, [], [], 0.1)
+        for sock in readable:
+            sock.recv(1)
+            waiting.remove(sock)
+    return len(socks) - len(waiting)
 
 
 def established(port: int, socks: list[socket.socket]) -> int:
@@ -112,20 +124,24 @@ def many_idle_connections(case: Case) -> Outcome:
         began = time.monotonic()
         socks = []
         for number in range(count):
-            sock = stack.enter_context(connect(target.address))
+            try:
+                sock = stack.enter_context(connect(target.address))
+            except TimeoutError:
+                break  # it accepts no more, and its backlog is full
             if number % 2:
                 with suppress(OSError):
                     sock.sendall(b"GET / HTTP/1.1\r\nHost: local")
             socks.append(sock)
         probes = Probes().during(target.address, case.size(1, 5))
-        each = (resident(worker) - before) / count / 1024
+        each = (resident(worker) - before) / len(socks) / 1024
         left = timeout - (time.monotonic() - began)
         closed = elapsed(lambda: established(target.port, socks) == 0, max(left, 0) + 15, 0.2)
         seconds = time.monotonic() - began
     told = f"closed after {show_seconds(seconds)}" if closed is not None else "never closed"
     bound = case.size(8, 4)
-    kept = not probes.failed and probes.slowest < case.probe_limit and each < bound and closed is not None
-    return Outcome(kept, f"{count:,} connections: {probes}; {each:.1f} KiB each; {told}")
+    good = not probes.failed and probes.slowest < case.probe_limit and len(socks) == count
+    kept = good and each < bound and closed is not None
+    return Outcome(kept, f"{len(socks):,} connections: {probes}; {each:.1f} KiB each; {told}")
 
 
 @fault(11, "An early 401 while the client still sends 10 MB", "the client reads the whole answer every time")
@@ -147,9 +163,7 @@ def is_read_whole(address: tuple[str, int]) -> bool:
             for _ in range(160):
                 sock.sendall(b"a" * 65536)
             response, content = read_answer(sock, "POST")
-        except (OSError, ValueError):
-            return False
-        except Exception:
+        except Exception:  # h11's errors are no ValueError
             return False
     if response.status == 413:  # wizgy refuses it itself: it is larger than --max-body
         return content == f"The content is larger than {MEBIBYTE} bytes.\n".encode()
