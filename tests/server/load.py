@@ -12,6 +12,7 @@ from tests.server.client import TIMEOUT, connect, request
 
 CLOSING = request("/hello", "Connection: close")
 KEEPING = request("/hello")
+CHUNKED_END = b"\r\n0\r\n\r\n"
 
 
 class Load:
@@ -77,7 +78,7 @@ class Load:
         began = time.monotonic()
         sock.sendall(data)
         answer = b""
-        while not answer.endswith(b"hello\n"):
+        while not answer.endswith(CHUNKED_END if b"chunked" in answer else b"hello\n"):
             piece = sock.recv(65536)
             if not piece:
                 raise ConnectionError(f"the answer ends after {len(answer)} bytes")
@@ -88,7 +89,7 @@ class Load:
         self._counts[number] += 1
         if self._pause:
             self._stopping.wait(self._pause)
-        return b"\r\nConnection: close\r\n" in answer
+        return b"\r\nconnection: close\r\n" in answer.lower()
 
     def __enter__(self) -> Load:
         for thread in self._threads:

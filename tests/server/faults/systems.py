@@ -166,7 +166,12 @@ def clock_step(case: Case) -> Outcome:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    target = case.start(variables=variables)
+    try:
+        target = case.start(variables=variables)
+    except AssertionError as error:
+        if case.family != "wizgy" and "time.sleep" in str(error):
+            return Outcome(None, "cannot be measured: libfaketime breaks time.sleep(), and with it the server")
+        raise
     before = case.wait_workers(target, 2)
     with connect(target.address) as kept, connect(target.address) as half:
         kept.sendall(HELLO)
