@@ -68,14 +68,8 @@ def render() -> str:
     others = [name for name in data if name != OWN]
     if others:
         titles = [f"{load_matrix().server(name).title} {data[name]['version'] or ''}".strip() for name in others]
-        lines += [
-            "",
-            "## Others",
-            "",
         signs = "✓ and ✗ say whether wizgy's promise would have been kept, — that the server has no such feature."
         lines += ["", "## Others", "", signs, ""]
-            "",
-        ]
         lines += [f"| | fault | {' | '.join(titles)} |", "|---|---|" + "---|" * len(others)]
         for fault in FAULTS:
             if not fault.for_others:
