@@ -25,6 +25,8 @@ PROBE_PAUSE = 0.1
 
 FAMILIES_WITH_WORKERS = ("wizgy", "gunicorn", "granian")
 """Programs that have worker processes, and load the application anew on HUP; the others are one process."""
+FAMILIES_WITH_SIGNALS = ("wizgy", "gunicorn")
+"""Programs to which TTIN, TTOU and USR1 mean something; these signals end or stop any other."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,17 @@ from pathlib import Path
 
 from tests.harness.frameworks import ROOT
 from tests.server.client import HELLO, connect, get, processor_seconds, read_answer, request
-from tests.server.faults.case import NOT_THERE, Case, Outcome, Probes, Target, elapsed, fault, show_seconds
+from tests.server.faults.case import (
+    FAMILIES_WITH_SIGNALS,
+    NOT_THERE,
+    Case,
+    Outcome,
+    Probes,
+    Target,
+    elapsed,
+    fault,
+    show_seconds,
+)
 from tests.server.faults.clients import MEBIBYTE, abort_at_random
 from tests.server.faults.reloads import reload
 from tests.server.load import Load
@@ -124,7 +134,7 @@ def rotated_log(case: Case) -> Outcome:
     """USR1 has the log opened anew, and no line is lost or torn."""
     file = case.folder / "access.log"
     arguments = f"--access-logfile {file}"
-    if case.family not in ("wizgy", "gunicorn"):
+    if case.family not in FAMILIES_WITH_SIGNALS:
         return NOT_THERE
     target = case.start(settings={"access_log": str(file)}, variables={"GUNICORN_CMD_ARGS": arguments})
     case.wait_workers(target, 2)
