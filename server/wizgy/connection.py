@@ -162,6 +162,7 @@ class Connection:
     Attributes:
         claim: held by the thread that owns the connection.
         pending: the events that the selector saw since the owner last looked. Set by the leader.
+        queued: whether a turn that the connection has asked for waits in the queue.
         readable: whether there may be something to receive. Set by the leader and the owner.
         hung_up: whether the client will send no more. Set by the leader.
         again: whether there is more to do at once, after others had their turn.
@@ -204,6 +205,7 @@ class Connection:
         "hung_up",
         "output",
         "pending",
+        "queued",
         "readable",
         "scheduled",
         "state",
@@ -238,6 +240,7 @@ class Connection:
         self.output = Output(sock)
         self.state = HEAD
         self.pending = 0
+        self.queued = False
         self.readable = True
         self.hung_up = False
         self.again = False

@@ -75,6 +75,9 @@ CHANGED: Final = 1
 HANG_UP: Final = 0x2000 | 0x10 | 0x08
 """The bits of an event that say that the client sends no more: EPOLLRDHUP, EPOLLHUP, EPOLLERR."""
 
+AGAIN: Final = 1 << 32
+"""A bit that no event has: the turn is one that the connection has asked for itself."""
+
 NEVER: Final = 1 << 62
 """A number of calls that is not reached."""
 
@@ -574,6 +577,8 @@ class Engine:
         Returns:
             Whether this thread leads still.
         """
+        if events & AGAIN:
+            connection.queued = False
         if not connection.claim.acquire(False):
             connection.pending |= events
             if connection.output.waiting:
@@ -581,9 +586,9 @@ class Engine:
             # Its owner looks at `pending` after it has let go, which may have been just before.
             if not connection.claim.acquire(False):
                 return True
-            events = connection.pending
+        events |= connection.pending
         connection.pending = 0
-        if events:
+        if events & ~AGAIN:
             connection.readable = True
             if events & HANG_UP:
                 connection.hung_up = True
@@ -607,9 +612,12 @@ class Engine:
             self._poller.rearm(connection.descriptor, bool(connection.output.waiting))
         connection.claim.release()
         if again or connection.pending:
-            # Behind the others; the leader may be waiting by now, if it is another thread.
-            self._ready.append((connection.descriptor, connection.pending))
-            if self._polling:
+            # Behind the others, and once: each event gives a turn too, and if all of them asked for another, the turns
+            # of a client that sends without pause would become ever more.
+            if not connection.queued:
+                connection.queued = True
+                self._ready.append((connection.descriptor, AGAIN))
+            if self._polling:  # the leader waits, if it is another thread
                 self._wake.set()
 
     def _call(self, connection: Connection) -> bool:

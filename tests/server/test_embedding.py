@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,11 @@ import wizgy
 from tests.server.client import HELLO, TIMEOUT, connect, get, is_refused, read_all, read_answer, request, wait_until
 from tests.server.served import app
 from wizgy import connection
+from wizgy.engine import Engine, EpollPoller
 from wizgy.errors import BindError, UsageError
+from wizgy.listeners import open_listener
+from wizgy.server import Server
+from wizgy.sources import check_keywords
 
 
 @contextmanager
@@ -320,6 +325,53 @@ def test_wrong_arguments() -> None:
         pytest.raises(BindError, match="Address already in use"),
     ):
         wizgy.make_server(taken.getsockname(), app)
+
+
+class InsistentPoller(EpollPoller):
+    """Tells of every connection each time, as where a client goes on sending."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._descriptors: set[int] = set()
+        self.count = 0
+        self.poll = self._poll  # type: ignore[assignment]
+
+    def _poll(self, timeout: float) -> list[tuple[int, int]]:
+        self.count += 1
+        events = dict(self._epoll.poll(timeout))
+        return list((dict.fromkeys(self._descriptors, select.EPOLLIN) | events).items())
+
+    def add_connection(self, descriptor: int) -> None:
+        super().add_connection(descriptor)
+        self._descriptors.add(descriptor)
+
+    def forget(self, descriptor: int) -> None:
+        super().forget(descriptor)
+        self._descriptors.discard(descriptor)
+
+
+def test_client_that_pipelines_has_its_turn_and_no_more() -> None:
+    """A client that sends without pause is served a request or two before the server looks at others."""
+    polls: list[int] = []
+    insistent, requests = InsistentPoller(), 500
+
+    def counted(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        polls.append(insistent.count)
+        return app(environ, start_response)
+
+    listener = open_listener("127.0.0.1:0", 16)
+    engine = Engine(counted, check_keywords({"threads": 1}, embedded=True), [listener], poller=insistent)
+    with Server(listener, engine, TIMEOUT) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with connect((listener.host, listener.port)) as sock:
+            sock.sendall(HELLO * requests)
+            received = b""
+            while received.count(b"hello\n") < requests:
+                received += sock.recv(65536)
+        server.shutdown()
+        thread.join(TIMEOUT)
+    assert max(Counter(polls).values()) <= 2
 
 
 def test_idle_server_uses_no_processor_time(poller: str) -> None:
