@@ -10,8 +10,10 @@ from types import TracebackType
 
 from tests.server.client import TIMEOUT, connect, request
 
-CLOSING = request("/hello", "Connection: close")
-KEEPING = request("/hello")
+USER_AGENT = "load"
+"""By which a line of the access log is known to be of the load, and not of whoever waited for the server."""
+CLOSING = request("/hello", f"User-Agent: {USER_AGENT}", "Connection: close")
+KEEPING = request("/hello", f"User-Agent: {USER_AGENT}")
 CHUNKED_END = b"\r\n0\r\n\r\n"
 
 
