@@ -12,6 +12,7 @@ Rules of this file:
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ from wizgy.errors import UsageError
 
 SUBJECT_ALT_NAME: Final = bytes((0x06, 0x03, 0x55, 0x1D, 0x11))
 """The extension's identifier, 2.5.29.17, in DER."""
+_usual_hook: Final = sys.unraisablehook
 _SEQUENCE, _OCTET_STRING, _EXTENSIONS, _DNS_NAME = 0x30, 0x04, 0xA3, 0x82
 
 
@@ -141,6 +143,17 @@ def _choose_by_name(contexts: Sequence[ssl.SSLContext], names: Sequence[Sequence
             connection.context = by_name.get(name) or by_name.get("*." + name.partition(".")[2]) or first
 
     contexts[0].sni_callback = choose
+    if sys.unraisablehook is _usual_hook:
+        sys.unraisablehook = _ignore_bad_names
+
+
+def _ignore_bad_names(unraisable: sys.UnraisableHookArgs) -> None:
+    """Leave out what CPython would write to standard error for every client that asks for a name that is not ASCII.
+
+    It decodes the name before it calls back, refuses the client (RFC 6066 section 3), and asks nobody about the log.
+    """
+    if not (isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes)):
+        _usual_hook(unraisable)
 
 
 def parse_names(certificate: bytes) -> Iterator[str]:

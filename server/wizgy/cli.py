@@ -20,6 +20,7 @@ from wizgy.generation import read_certificates
 from wizgy.loader import load_application
 from wizgy.sink import flush_all
 from wizgy.sources import read_settings, show, suggest, to_toml
+from wizgy.worker import STANDARD_ERROR
 from wizgy.wsgi import Application
 
 USAGE: Final = "usage: wizgy [OPTIONS] APP"
@@ -253,8 +254,20 @@ def run(arguments: Sequence[str]) -> int:
         flush_all()
 
 
+def open_standard_files() -> None:
+    """Have something at descriptors 0 to 2, where who starts the process has closed one; else a socket would get it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - it is for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(STANDARD_ERROR, "w", closefd=False)  # noqa: SIM115
+
+
 def main() -> NoReturn:
     """The ``wizgy`` command."""
+    open_standard_files()
     try:
         sys.exit(run(sys.argv[1:]))
     except StartError as error:

@@ -65,6 +65,8 @@ IDLE_DRAINING: Final = 0.5
 """Seconds for which a connection stays open then that nothing has been asked on: a request may be on its way."""
 LINGER_BYTES: Final = 1 << 28
 """Bytes to read and drop meanwhile."""
+CHUNKS_AT_ONCE: Final = 1000
+"""Lines and pieces of chunked content to take before another connection has its turn: a millisecond or two."""
 LINGER_STEP: Final = 1 << 20
 """Bytes to drop before another connection has its turn."""
 
@@ -179,6 +181,7 @@ class Connection:
         "_client",
         "_content",
         "_context",
+        "_cut",
         "_decoder",
         "_ended",
         "_environ",
@@ -230,6 +233,7 @@ class Connection:
         self._ended = False  # whether the client has closed its writing side
         self._given_up = False  # whether another thread has answered for the application
         self._request_id = ""  # once somebody has asked for it
+        self._cut = False  # whether the last answer was cut short
         self._reset = False  # whether to close with a reset
         self._lingered = 0  # bytes dropped
         self._since = service.now  # when the present transfer or request began
@@ -274,8 +278,12 @@ class Connection:
         return self.state is READY or self.state is PAUSED
 
     # Called by the owner, in a thread that may run applications.
-    def respond(self) -> float:
+    def respond(self, come_out: Callable[[], None] | None = None) -> float:
         """Call the application, or ask it for more, until it is done or its client is behind.
+
+        Args:
+            come_out: called when this thread is out of the application, before anything else is done. What it raises
+                comes out of here.
 
         Returns:
             How many seconds that took.
@@ -293,6 +301,8 @@ class Connection:
                 self._context = context
         else:
             done = self._resume(response)
+        if come_out is not None:
+            come_out()
         ended = monotonic()
         if done:
             self._finish_response(response, ended)
@@ -454,7 +464,7 @@ class Connection:
         try:
             if self._buffer:
                 self._parse()
-            while self.state is HEAD or self.state is CONTENT:
+            while (self.state is HEAD or self.state is CONTENT) and not self.again:
                 data = self._receive()
                 if not data:
                     if self._service.draining and self.is_idle():
@@ -500,7 +510,8 @@ class Connection:
                 self._take_content(data[end:])
             else:
                 self._buffer += data[end:]
-                self._parse()
+                if self.state is HEAD:
+                    self.again = True  # the server has answered it by itself
 
     def _receive(self) -> bytes:
         """Take what has come; nothing where nothing has."""
@@ -535,17 +546,17 @@ class Connection:
 
     def _parse(self) -> None:
         """Go on with the request in the buffer."""
-        while self.state is HEAD and self._buffer:
+        while self.state is HEAD and self._buffer and not self.again:
             head = self._reader.read(self._buffer)
             if head is None:
                 if not self._head_begun:
                     self._head_begun = True
+                    self._since = self._service.now
                     self._await(monotonic() + self._service.config.header_timeout)
                 return
             self._begin_request(head, followed=bool(self._buffer))
         if self.state is CONTENT and self._buffer:
-            assert self._decoder is not None
-            self._keep_content(self._decoder.read(self._buffer))
+            self._decode()
 
     def _begin_request(self, head: RequestHead, *, followed: bool = False) -> None:
         """Go on after a head.
@@ -589,9 +600,19 @@ class Connection:
             content = decoder.take(data)
             if len(content) < len(data):
                 self._buffer += data[len(content) :]
+            self._keep_content(content)
         else:
             self._buffer += data
-            content = decoder.read(self._buffer)
+            self._decode()
+
+    def _decode(self) -> None:
+        """Go on with the content in the buffer."""
+        decoder = self._decoder
+        assert decoder is not None
+        content = decoder.read(self._buffer, CHUNKS_AT_ONCE)
+        if not decoder.finished:
+            # The smallest chunks cost the most, so the others have their turn whatever the size of these.
+            self.again = decoder.behind or self.readable or self.hung_up
         self._keep_content(content)
 
     def _keep_content(self, content: bytes) -> None:
@@ -668,6 +689,7 @@ class Connection:
         """The application is done; what it gave may wait for the client still."""
         self._keep_alive = response.keep_alive
         if response.aborted:
+            self._cut = True
             self._reset = response.ends_at_close
         if self._service.access_log is not None and not self._given_up:
             self._log(response.code, response.content_sent, now)
@@ -727,6 +749,8 @@ class Connection:
 
     def _refuse(self, error: RequestError) -> None:
         """Answer a request that is refused; nothing that comes later is parsed."""
+        if not self._head_begun and self._head is None:
+            self._since = self._service.now
         answer = http.build_error(
             error.status,
             str(error),
@@ -782,6 +806,8 @@ class Connection:
         self._forget_request()
         if not self.output.waiting:
             self._end_response(now)
+            # A turn is one request, of whomever it is asked.
+            self.again = self.state is HEAD and (bool(self._buffer) or self.readable or self.hung_up)
 
     def _log(self, status: int, content_sent: int, now: float) -> None:
         access_log = self._service.access_log

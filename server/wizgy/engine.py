@@ -379,6 +379,7 @@ class Engine:
         self._accept_batch = 1  # one at a time until more come than that: to look for another in vain costs as much
         self._accept_again = 0.0  # when to try again after the system had no descriptor left
         self._noticed = 0.0
+        self._turns = self._turns_seen = 0  # how many there were, now and when somebody last asked
         self._ready: deque[tuple[int, int]] = deque()  # descriptors that have something to do, and their events
         self._polling = False
         self._next_round = 0.0  # when to look again after what is looked after now and then
@@ -433,7 +434,7 @@ class Engine:
     def drain(self, idle_grace: float = IDLE_DRAINING) -> None:
         """Accept what waits, answer what was asked, then stop; after the graceful timeout stop anyway.
 
-        A second call with a shorter grace hastens the first.
+        A second call with a shorter grace hastens the first. Where nobody takes its place, `be_unready` comes first.
 
         Args:
             idle_grace: seconds for which a connection stays open on which nothing has been asked, since its
@@ -441,7 +442,6 @@ class Engine:
         """
         self._service.keepalive_timeout = min(self._service.keepalive_timeout, idle_grace)
         self._service.draining = True
-        self._service.ready = False
         if self._drain_at is None:
             self._drain_at = monotonic() + self._config.graceful_timeout
         self._drain_began = 0.0  # all connections are looked at again
@@ -454,8 +454,9 @@ class Engine:
 
     # Any thread may call it.
     def is_polling(self) -> bool:
-        """Whether the engine works as it should: somebody polls."""
-        return monotonic() - self._service.now < LONGEST_POLL
+        """Whether the engine works as it should: somebody polls, or has taken turns since the last call."""
+        turns, self._turns_seen = self._turns_seen, self._turns
+        return turns != self._turns or monotonic() - self._service.now < LONGEST_POLL
 
     # Any thread may call it.
     def stop(self) -> None:
@@ -545,6 +546,7 @@ class Engine:
                     descriptor, events = ready.popleft()
                 except IndexError:  # others have led meanwhile
                     break
+                self._turns += 1
                 connection = connections.get(descriptor)
                 if connection is None:
                     self._attend(descriptor)
@@ -681,17 +683,19 @@ class Engine:
         if calls >= self._enough:
             self._enough = NEVER
             self._notify(Notice.ENOUGH)
-        if self._overseer is not None:
-            self._overseer.enter(connection, monotonic())
+        overseer = self._overseer
+        come_out = overseer.enter(connection, monotonic()) if overseer is not None else None
         try:
-            seconds = connection.respond()
+            seconds = connection.respond(come_out)
+        except Dismissed:
+            connection.close()
+            raise
         except BaseException:  # noqa: BLE001 - one connection's fault is not the others', an application's exit neither
             logger.exception(FAULT)
             connection.close()
             seconds = 0.0
-        if self._overseer is not None and not self._overseer.leave():
-            connection.close()
-            raise Dismissed
+            if come_out is not None:
+                come_out()
         if seconds > SLOW:
             self._slow_calls += 1
         elif not FREE_THREADED:
@@ -721,7 +725,7 @@ class Engine:
         self._next_round = now + min(1 / Timers.SLOTS, 1 - seconds % 1)
         self._expire(now)
         if self._overseer is not None:
-            self._give_up_overdue(self._overseer, now)
+            self._overseer.dismiss_overdue(now, self._give_up)
         if self._drain_at is not None:
             self._go_on_draining(self._drain_at)
         elif self._full or self._aside:
@@ -741,13 +745,15 @@ class Engine:
                 if due or connection.output.waiting or connection.state is State.LINGERING:
                     self._ready.append((connection.descriptor, 0))
 
-    def _give_up_overdue(self, overseer: Overseer, now: float) -> None:
-        """Answer for the application where it takes too long, and have other threads do the work of those."""
-        for connection, stack in overseer.take_overdue(now):
-            del self._connections[connection.descriptor]
+    def _give_up(self, connection: Connection, stack: str) -> None:
+        """Answer for the application, which takes too long, and have another thread do the work of the one in it."""
+        self._connections.pop(connection.descriptor, None)
+        try:
             connection.give_up(self._config.request_timeout, stack)
-            self._start_thread(self._serve_in_place, "wizgy-successor")
-            self._notify(Notice.STUCK)
+        except Exception:  # noqa: BLE001 - the thread is lost all the same
+            logger.exception(FAULT)
+        self._start_thread(self._serve_in_place, "wizgy-successor")
+        self._notify(Notice.STUCK)
 
     def _accept(self, listener: Listener) -> bool:
         """Accept a batch of connections.

@@ -51,7 +51,7 @@ def open_generation(config: Config, before: Generation | None = None) -> Generat
                 opened.append(open_listener(address, config.backlog))
                 listeners.append(opened[-1])
     except BaseException:
-        discard(opened)
+        withdraw(opened)
         raise
     return Generation(config, listeners, tls)
 
@@ -69,8 +69,15 @@ def read_certificates(config: Config) -> SSLContext | None:
     return make_context(config)
 
 
+def withdraw(listeners: list[Listener]) -> None:
+    """Close listening sockets that were opened for a trial."""
+    for listener in listeners:
+        listener.remove()  # first: as long as it is open nothing else has its inode
+        listener.close()
+
+
 def discard(listeners: list[Listener]) -> None:
     """Close listening sockets for good."""
+    withdraw(listeners)
     for listener in listeners:
-        listener.close()
-        listener.remove()
+        listener.close_inherited()

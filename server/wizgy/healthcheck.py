@@ -51,7 +51,7 @@ def default_url(environment: Mapping[str, str] = os.environ) -> str:
         environment: the environment variables, some of which may be settings of the server.
     """
     bind = environment.get("WIZGY_BIND", "").split(",")[0] or DEFAULT_BIND
-    if bind.startswith("unix:"):
+    if bind.startswith(("unix:", "fd:")):
         return bind
     host, _, port = bind.rpartition(":")
     host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
@@ -90,6 +90,8 @@ def _prepare(url: str) -> tuple[http.client.HTTPConnection, str]:
     Raises:
         ValueError: there is no such URL.
     """
+    if url.startswith("fd:"):
+        raise ValueError("nobody knows from here where that is; give the URL as an argument")
     if url.startswith("unix:"):
         return UnixConnection(url.removeprefix("unix:")), PATH
     parts = urlsplit(url)

@@ -6,7 +6,9 @@ is gone, however it went.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from enum import IntEnum
 
 
@@ -18,7 +20,9 @@ class Report(IntEnum):
     ENOUGH = ord("E")  # it has answered --max-requests, and wants a successor
     STUCK = ord("S")  # a thread is stuck in the application, and it wants a successor
     CHANGED = ord("M")  # code has changed (--reload), so it is out of date
+    DEAF = ord("d")  # once a second in place of ALIVE: its engine does not work, but it can still be told something
     CLOSED = ord("C")  # it takes no new connections any more
+    FAILED = ord("F")  # it cannot start, and has said why
 
 
 class Order(IntEnum):
@@ -26,6 +30,7 @@ class Order(IntEnum):
 
     REOPEN = ord("o")  # the files of the logs were renamed: go on with new ones
     RETIRE = ord("r")  # a successor serves: finish, and wait a while for requests on idle connections
+    SHOW = ord("s")  # log what every thread does
     LEAVE = ord("l")  # it is out of date: finish what runs, and close idle connections
 
 
@@ -56,6 +61,24 @@ class Link:
             return os.read(self.reader, 4096) or None
         except BlockingIOError:
             return b""
+
+    def watch(self) -> None:
+        """End this process, with SIGIO, once the other one is gone; whatever this one does then. Any message does so.
+
+        For a worker that loads the application, where nobody reads what comes, and which may hang.
+
+        Raises:
+            EOFError: the other process is gone already.
+        """
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(self.reader, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self.reader, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        if self.read() is None:
+            raise EOFError
+
+    def unwatch(self) -> None:
+        """Undo `watch`."""
+        fcntl.fcntl(self.reader, fcntl.F_SETFL, os.O_NONBLOCK)
 
     def close(self) -> None:
         """Close this end."""

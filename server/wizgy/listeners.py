@@ -19,11 +19,15 @@ class Listener:
     Args:
         sock: the socket, bound and listening.
         path: the path of a Unix socket that this process made, else empty.
+        inherited: the descriptor that this process was started with, of which `sock` is a copy; else None. So a
+            reload that fails closes no more than the copy, and the next one finds what it needs.
     """
 
-    def __init__(self, sock: socket.socket, path: str = "") -> None:
+    def __init__(self, sock: socket.socket, path: str = "", inherited: int | None = None) -> None:
         self.sock = sock
-        self.path = path
+        self._path = path
+        self._file = _identify(path) if path else None
+        self._inherited = inherited
         self.is_unix = sock.family == socket.AF_UNIX
         sock.setblocking(False)
         if not self.is_unix:
@@ -67,16 +71,23 @@ class Listener:
         return sock, ("", "") if self.is_unix else (address[0], str(address[1]))
 
     def close(self) -> None:
-        """Stop listening in this process."""
+        """Stop listening in this process; what it has inherited it keeps."""
         self.sock.close()
 
+    def close_inherited(self) -> None:
+        """Close for good what this process was started with."""
+        if self._inherited is not None:
+            os.close(self._inherited)
+            self._inherited = None
+
     def remove(self) -> None:
-        """Remove the path of a Unix socket that this process made."""
-        if self.path:
-            try:
-                os.unlink(self.path)
-            except OSError:
-                pass  # somebody else did
+        """Remove the path of a Unix socket that this process made, where it is still that socket's."""
+        try:
+            if self._file is not None and _identify(self._path) == self._file:
+                os.unlink(self._path)
+        except OSError:
+            pass  # somebody else did
+        self._file = None
 
 
 def open_listener(address: str, backlog: int) -> Listener:
@@ -93,13 +104,19 @@ def open_listener(address: str, backlog: int) -> Listener:
         if address.startswith("unix:"):
             return _open_unix(address.removeprefix("unix:"), backlog)
         if address.startswith("fd:"):
-            sock = socket.socket(fileno=int(address.removeprefix("fd:")))
-            sock.listen(backlog)
-            return Listener(sock)
+            return _open_inherited(int(address.removeprefix("fd:")), backlog)
         host, _, port = address.rpartition(":")
         return _open_tcp(host.strip("[]"), int(port), backlog)
     except OSError as error:
         raise BindError(f"Cannot listen on {address}: {error.strerror or error}. {_advise(address, error)}") from None
+    except UnicodeError:
+        raise BindError(f"Cannot listen on {address}: that is no name of a host. Look for a slip in it.") from None
+
+
+def _identify(path: str) -> tuple[int, int]:
+    """What tells a file from another one that takes its place."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _advise(address: str, error: OSError) -> str:
@@ -113,6 +130,18 @@ def _advise(address: str, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return "Ports below 1024 are often for root alone: choose one above, or let systemd or a proxy open it."
     return "It has to be an address of this machine; 0.0.0.0 and [::] stand for all of them."
+
+
+def _open_inherited(descriptor: int, backlog: int) -> Listener:
+    os.set_inheritable(descriptor, False)  # a program that the application starts has no business with it
+    copy = os.dup(descriptor)
+    try:
+        sock = socket.socket(fileno=copy)
+        sock.listen(backlog)
+    except OSError:
+        os.close(copy)
+        raise
+    return Listener(sock, inherited=descriptor)
 
 
 def _open_tcp(host: str, port: int, backlog: int) -> Listener:
@@ -141,7 +170,7 @@ def _open_unix(path: str, backlog: int) -> Listener:
     except OSError:
         sock.close()
         raise
-    return Listener(sock, path)
+    return Listener(sock, os.path.abspath(path))
 
 
 def _remove_stale(path: str) -> None:
@@ -152,7 +181,10 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # the queue of who listens there may be full
         try:
             probe.connect(path)
+        except BlockingIOError:
+            pass
         except ConnectionRefusedError:
             os.unlink(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import NamedTuple
+from collections.abc import Callable
 
 from wizgy import wsgi
 from wizgy.connection import Connection
@@ -18,16 +18,34 @@ class Dismissed(BaseException):
     """Ends a thread that came out of the application after its place was given to another."""
 
 
-class Call(NamedTuple):
+class Call:
     """One thread in the application.
 
     Args:
+        overseer: who watches it.
         connection: whose request it is.
         began: when it entered the application, in seconds of the monotonic clock.
     """
 
-    connection: Connection
-    began: float
+    __slots__ = ("_is_out", "_overseer", "began", "connection", "thread")
+
+    def __init__(self, overseer: Overseer, connection: Connection, began: float) -> None:
+        self._overseer = overseer
+        self._is_out = False
+        self.connection = connection
+        self.began = began
+        self.thread = threading.get_ident()
+
+    # Called by the thread.
+    def __call__(self) -> None:
+        """Note that the thread has come out of the application; a second call does nothing.
+
+        Raises:
+            Dismissed: it was given up meanwhile. By now the leader has no more to do with its connection.
+        """
+        if not self._is_out:
+            self._is_out = True
+            self._overseer.leave(self)
 
 
 class Overseer:
@@ -39,40 +57,65 @@ class Overseer:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
-        self._calls: dict[int, Call] = {}
+        # Who takes a call out of it, which only one can, decides what becomes of the request.
+        self._calls: dict[Call, None] = {}
+        self._dismissing = threading.Lock()
 
     # Called by the thread.
-    def enter(self, connection: Connection, now: float) -> None:
-        """Note that this thread enters the application for a connection."""
-        with self._lock:
-            self._calls[threading.get_ident()] = Call(connection, now)
+    def enter(self, connection: Connection, now: float) -> Call:
+        """Note that this thread enters the application; what is returned is called when it has come out."""
+        call = Call(self, connection, now)
+        self._calls[call] = None
+        return call
 
     # Called by the thread.
-    def leave(self) -> bool:
-        """Note that this thread has come out of the application; False when it was given up meanwhile."""
-        with self._lock:
-            return self._calls.pop(threading.get_ident(), None) is not None
+    def leave(self, call: Call) -> None:
+        """Note that a call has come to its end.
+
+        Raises:
+            Dismissed: it was given up meanwhile.
+        """
+        if self._take(call):
+            return
+        with self._dismissing:  # the leader may be at it still
+            raise Dismissed
 
     # Called by the leader.
-    def take_overdue(self, now: float) -> list[tuple[Connection, str]]:
-        """Give up the threads that are in the application for too long: their connections, and their stacks."""
-        overdue = []
-        with self._lock:
-            for thread, call in list(self._calls.items()):
-                if now - call.began >= self._limit:
-                    del self._calls[thread]
-                    overdue.append((call.connection, describe_stack(thread)))
-        return overdue
+    def dismiss_overdue(self, now: float, dismiss: Callable[[Connection, str], None]) -> None:
+        """Give up the threads that are in the application for too long.
+
+        Args:
+            now: seconds of the monotonic clock.
+            dismiss: called with the connection of each, and with its stack. The thread stays in the application, or
+                waits at its end, until this returns.
+        """
+        for call in self._calls.copy():
+            if now - call.began >= self._limit:
+                stack = describe_stack(call.thread)
+                with self._dismissing:
+                    if self._take(call):
+                        dismiss(call.connection, stack)
+
+    def _take(self, call: Call) -> bool:
+        return self._calls.pop(call, call) is None
 
 
 def describe_stack(thread: int) -> str:
     """Where a thread is, as a traceback has it, from the application's own first line on."""
-    import traceback  # not at the top: it takes a while, and there should be no need
-
     frame = sys._current_frames().get(thread)
     if frame is None:
         return "  (it has just ended)\n"
+    import traceback  # not at the top: it takes a while, and there should be no need
+
     stack = traceback.extract_stack(frame)
     outside = [number for number, entry in enumerate(stack) if entry.filename == wsgi.__file__]
     return "".join(traceback.format_list(stack[outside[-1] + 1 :] if outside else stack))
+
+
+def describe_threads() -> str:
+    """Where each thread of this process is, as a traceback has it."""
+    import traceback
+
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = {ident: "".join(traceback.format_stack(frame)) for ident, frame in sys._current_frames().items()}
+    return "\n".join(f"{names.get(ident, 'a thread of C code')}:\n{stack}" for ident, stack in stacks.items())

@@ -65,7 +65,7 @@ class ProxiedConnection(Connection):
         trusted: whether the peer that wrote the requests is a trusted proxy.
     """
 
-    __slots__ = ("_front", "_peer", "_preamble", "_told", "_told_fields", "trusted")
+    __slots__ = ("_front", "_peer", "_preamble", "_told", "_told_client", "_told_fields", "trusted")
 
     def __init__(
         self, front: Front, service: Service, sock: Transport, client: tuple[str, str], environ: Environ
@@ -75,6 +75,7 @@ class ProxiedConnection(Connection):
         self._peer = client
         self._preamble: bytearray | None = bytearray() if front.proxy_protocol else None  # what came of it so far
         self._told: Environ = {}  # what trusted proxies tell, in the last header section
+        self._told_client = client  # who made the request, by that
         self._told_fields: FieldSection | None = None  # that header section
         self.trusted = front.trust.includes(client[0])
 
@@ -132,9 +133,11 @@ class ProxiedConnection(Connection):
         self._buffer += received
 
     def _begin_request(self, head: RequestHead, *, followed: bool = False) -> None:
-        if self.trusted and (head.fields is not self._told_fields or head.line.authority):
+        if self.trusted:
             self._head = head  # a refusal looks at it
-            self._find_origin(head)
+            if head.fields is not self._told_fields or head.line.authority:
+                self._find_origin(head)
+            self._client = self._told_client
         super()._begin_request(head, followed=followed)
         if head.line.authority and self._head is head and "HTTP_HOST" in self._told:
             # What proxies tell goes before the target, which is what one of them asked for.
@@ -144,10 +147,15 @@ class ProxiedConnection(Connection):
         values = head.fields.values
         origin = find_origin(values, self._front.forwarded_fields, self._front.trust.includes)
         host = origin.host or head.line.authority or values.get("host", "")
-        self._client = origin.client or self._peer
+        self._told_client = origin.client or self._peer
         self._told = environ_of_origin(origin, host, self._environ["wsgi.url_scheme"])
-        self._told_fields = head.fields
+        # The target has a say in it, where it names a host: that is not for the next request.
+        self._told_fields = None if head.line.authority else head.fields
         self._environ_fields = None
+
+    def _forget_request(self) -> None:
+        super()._forget_request()
+        self._client = self._peer  # until the next head tells whose it is
 
     def _is_secure_enough(self, line: RequestLine) -> bool:
         return self._told.get("wsgi.url_scheme") == "https" or super()._is_secure_enough(line)

@@ -50,7 +50,7 @@ class Files:
         for path in loaded_files():
             if path not in self._stamps:
                 stamp = self._stamps[path] = stamp_of(path)
-                if stamp is not None and stamp[0] > self._began:
+                if stamp is not None and self._began < stamp[0] <= time_ns():
                     changed.append(path)  # nobody knows whether before it was loaded or after
         found = dict.fromkeys(self._below(self._folder))
         for path in [*self._stamps, *(path for path in found if path not in self._stamps)]:

@@ -137,7 +137,7 @@ class SecureConnection(ProxiedConnection):
             if not self._is_described:
                 self._is_described = True
                 self._environ = self._environ | environ_of_tls(self._secure.session)
-            if self._secure.ended:
+            if self._secure.ended or self._secure.failed is not None:
                 self.hung_up = True  # the selector sees no end where only TLS has ended
         return data
 
@@ -148,7 +148,7 @@ class SecureConnection(ProxiedConnection):
             self._begin_lingering()
 
     def _begin_lingering(self) -> None:
-        if self._sock is not self._plain:
+        if self._sock is not self._plain and not self._cut:
             self.output.end()
             if self.output.waiting:
                 self.state = State.ENDING  # until it has left

@@ -9,7 +9,7 @@ from wizgy import log, supervisor
 from wizgy.child import KILL_AFTER
 from wizgy.engine import Engine
 from wizgy.errors import UsageError
-from wizgy.generation import read_certificates
+from wizgy.generation import read_certificates, withdraw
 from wizgy.listeners import Listener, open_listener
 from wizgy.sources import check_keywords
 from wizgy.wsgi import Application
@@ -87,12 +87,12 @@ class Server:
                 return
             self._closed = True
             if self._started:
+                self._engine.be_unready()
                 self._engine.drain()
                 self._engine.wait(self._patience)
             else:
                 self._engine.close()
-            self._listener.close()
-            self._listener.remove()
+            withdraw([self._listener])
 
     def __enter__(self) -> Server:
         """Nothing starts before `serve_forever`."""

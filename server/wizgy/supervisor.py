@@ -21,6 +21,7 @@ import os
 import selectors
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -29,8 +30,8 @@ from wizgy import cgroup, log, worker
 from wizgy.child import TIME_TO_SHOW, Child, Stage, describe_end
 from wizgy.config import Config
 from wizgy.errors import LoadError, StartError
-from wizgy.generation import Generation, discard, open_generation
-from wizgy.link import Link, Order, Report, make_link
+from wizgy.generation import Generation, discard, open_generation, withdraw
+from wizgy.link import Link, Report, make_link
 from wizgy.listeners import Listener
 from wizgy.log import logger
 from wizgy.signals import SelfPipe
@@ -41,11 +42,13 @@ TICK: Final = 1.0
 """Seconds between two looks at whether the workers live."""
 LONGEST_SILENCE: Final = 10
 """Ticks after which a worker that says nothing is replaced. It says something every second."""
+MEMORY_LOOKS: Final = 2
+"""Ticks for which a process that the kernel killed for want of memory may explain a death."""
 QUICK_DEATH: Final = 1.0
 """Seconds of life below which a worker's death counts as a failed start."""
 FIRST_BACK_OFF: Final = 0.5
 LONGEST_BACK_OFF: Final = 10.0
-"""Seconds to wait before a worker is replaced that failed to start; doubled each time."""
+"""Seconds to wait before workers are replaced that failed to start; doubled each time."""
 CAUGHT: Final = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -103,13 +106,15 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Child] = {}
         self._wanted = serving.config.workers
-        self._to_show: list[Child] = []  # whose stacks USR2 has asked for
         self._announced = False  # whether a worker was ever ready
-        self._memory_kills = cgroup.count_memory_kills()
+        self._one_goes_ahead = True  # if the application cannot be loaded, that is said once and not by every worker
+        self._memory_kills = deque([cgroup.count_memory_kills()], MEMORY_LOOKS)
+        self._explained = 0  # as many of them have explained a death
         self._back_off = 0.0
+        self._failed_at = 0.0  # when a worker last failed to start
         self._spawn_at = 0.0
         self._tick_at = monotonic() + TICK
-        self._exit_code: int | None = None  # set once it is to end
+        self._exit_code: int | None = None  # set once it is to end; no worker is started any more
 
     def run(self) -> int:
         """Supervise until stopped; returns the exit status."""
@@ -136,18 +141,23 @@ class Supervisor:
             child.retire()
         fresh = self._fresh()
         if len(fresh) > self._wanted:
-            # One that does not serve yet goes first; of the others the oldest.
+            # One that does not serve yet goes first; of the others the oldest, as there are others that serve.
             for child in sorted(fresh, key=lambda child: child.serves)[: len(fresh) - self._wanted]:
-                child.stop()
+                if child.serves:
+                    child.retire()
+                else:
+                    child.stop()
         if self._reloading and self._is_reloaded():
             self._reloading = False
             logger.info("Reloaded: the new workers serve, and the old ones finish what they have begun.")
             self._notifier.ready(SERVING)
 
     def _spawn_missing(self) -> None:
-        # The first goes ahead: if the application cannot be loaded, that is said once and not by every worker.
-        wanted = self._wanted if self._announced else 1
-        generations = [self._serving] * (wanted - len(self._fresh()))
+        fresh = self._fresh()
+        missing = self._wanted - len(fresh)
+        if self._one_goes_ahead:
+            missing = min(missing, 0 if any(child.stage is Stage.STARTING for child in fresh) else 1)
+        generations = [self._serving] * missing
         if self._trial is not None and not any(child.generation is self._trial for child in self._children.values()):
             generations.append(self._trial)
         try:
@@ -207,6 +217,7 @@ class Supervisor:
         for other in [supervisors_end, *(child.link for child in self._children.values())]:
             other.close()
         for listener in self._all_listeners():
+            listener.close_inherited()
             if listener not in generation.listeners:
                 listener.close()
         return worker.work(self._load, generation, link)
@@ -219,24 +230,26 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Wait until something happens, and take note of it."""
-        for key, _ in self._selector.select(self._seconds_to_wait()):
-            if key.fd == self._signals.descriptor:
-                for number in self._signals.read():
-                    self._handle(number)
-            elif key.fd in self._selector.get_map():  # else its worker was buried a moment ago
+        came = [key for key, _ in self._selector.select(self._seconds_to_wait())]
+        for key in came:
+            if key.data is not None:  # first, for a signal may concern who has become ready
                 self._read_reports(key.data)
+        if any(key.data is None for key in came):
+            for number in self._signals.read():
+                self._handle(number)
         now = monotonic()
         for child in self._children.values():
             if child.kill_at is not None and now >= child.kill_at:
                 if child.stage is Stage.DRAINING:
                     logger.warning("Worker %d did not finish within the graceful timeout: it is killed.", child.pid)
                 child.kill()
+        self._notifier.alive()
         if now >= self._tick_at:
             self._tick_at = now + TICK
             self._tick()
 
     def _seconds_to_wait(self) -> float:
-        due = [self._tick_at]
+        due = [self._tick_at, self._notifier.alive_at]
         due += [child.kill_at for child in self._children.values() if child.kill_at is not None]
         if self._exit_code is None and self._spawn_at > monotonic():
             due.append(self._spawn_at)
@@ -244,10 +257,10 @@ class Supervisor:
 
     def _tick(self) -> None:
         """What is looked at once a second."""
-        self._notifier.alive()
         self._reap()  # a signal may have found the pipe full
-        self._show_next_stacks()
+        self._memory_kills.append(cgroup.count_memory_kills())
         for child in list(self._children.values()):
+            child.mute += 1
             child.silent += 1
             config = child.generation.config
             if config.reload and child.serves:
@@ -264,15 +277,8 @@ class Supervisor:
         logger.error("Worker %d %s Here is what its threads do:", child.pid, why)
         child.show_stacks()
         child.kill(after=TIME_TO_SHOW)
-
-    def _show_next_stacks(self) -> None:
-        """Show those of one worker at a time; else their lines would mingle."""
-        while self._to_show:
-            child = self._to_show.pop(0)
-            if child.pid in self._children:
-                logger.info("USR2: here is what the threads of worker %d do:", child.pid)
-                child.show_stacks()
-                return
+        if not self._announced:
+            self._fail(LoadError.exit_code)
 
     def _read_reports(self, child: Child) -> None:
         """A worker says something, or its end of the pipe is closed."""
@@ -280,25 +286,43 @@ class Supervisor:
         if reports is None:
             self._selector.unregister(child.link.reader)
             return
-        child.silent = 0
+        child.mute = 0
+        if set(reports) != {Report.DEAF}:
+            child.silent = 0
         if Report.READY in reports and child.stage is Stage.STARTING:
-            child.stage = Stage.READY
-            if child.generation is self._trial:
-                self._promote(self._trial)
-            if not self._announced:
-                self._announced = True
-                self._announce(self._serving.listeners)
-                self._notifier.ready(SERVING)
+            self._note_ready(child)
         if Report.CHANGED in reports and child.stage in (Stage.STARTING, Stage.READY, Stage.RETIRING):
             child.leave()
             self._spawn_at = 0.0
+        if Report.FAILED in reports:
+            child.has_said_why = True
         if Report.CLOSED in reports:
-            child.accepts = False
+            self._note_closed(child)
         if Report.STUCK in reports and child.stage is Stage.READY:
             logger.error("Worker %d has a request that does not end; another one takes its place.", child.pid)
             child.stage = Stage.RETIRING
         if Report.ENOUGH in reports and child.stage is Stage.READY:
             child.stage = Stage.RETIRING
+
+    def _note_ready(self, child: Child) -> None:
+        child.ready()
+        self._one_goes_ahead = False
+        if child.generation is self._trial:
+            self._promote(self._trial)
+        if not self._announced:
+            self._announced = True
+            self._announce(self._serving.listeners)
+            self._notifier.ready(SERVING)
+
+    def _note_closed(self, child: Child) -> None:
+        """A worker takes no new connections any more."""
+        child.accepts = False
+        if child.serves:
+            logger.warning("Worker %d was told to stop, not by wizgy; another one takes its place.", child.pid)
+            child.finish()
+        if self._exit_code is not None and not any(child.accepts for child in self._children.values()):
+            for listener in self._all_listeners():
+                listener.remove()  # now, for the next server may start while these workers finish
 
     def _announce(self, listeners: list[Listener]) -> None:
         for listener in listeners:
@@ -311,17 +335,21 @@ class Supervisor:
             self._stop()
         elif number is signal.SIGUSR1:
             for child in self._children.values():
-                child.link.send(Order.REOPEN)
+                child.reopen()
         elif number is signal.SIGUSR2:
-            self._to_show = list(self._children.values())
+            self._show_stacks()
         elif self._exit_code is not None:
             return
-        elif number is signal.SIGTTIN:
-            self._wanted += 1
-        elif number is signal.SIGTTOU:
-            self._wanted = max(self._wanted - 1, 1)
+        elif number in (signal.SIGTTIN, signal.SIGTTOU):
+            self._wanted = max(self._wanted + (1 if number is signal.SIGTTIN else -1), 1)
         elif number is signal.SIGHUP:
             self._reload()
+
+    def _show_stacks(self) -> None:
+        for child in self._children.values():
+            if not child.reads_orders:
+                logger.warning("Worker %d loads, or hangs. Here is what its threads do:", child.pid)
+            child.show_stacks()
 
     def _stop(self) -> None:
         """The first time, let requests finish; the second, stop at once."""
@@ -333,6 +361,14 @@ class Supervisor:
         self._notifier.stopping()
         for listener in self._all_listeners():
             listener.close()  # the workers have their own; the last one to close refuses
+            listener.close_inherited()
+        for child in self._children.values():
+            if child.stage is not Stage.KILLED:
+                child.stop()
+
+    def _fail(self, exit_code: int) -> None:
+        """Nothing has ever worked, so trying again would not either: end."""
+        self._exit_code = exit_code
         for child in self._children.values():
             if child.stage is not Stage.KILLED:
                 child.stop()
@@ -350,6 +386,10 @@ class Supervisor:
             trial = open_generation(config, self._serving)
         except (StartError, OSError) as error:
             self._fail_reload(str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - what serves goes on, whatever this is
+            logger.exception("A fault of wizgy itself:")
+            self._fail_reload(f"{error!r}.")
             return
         self._trial = trial
         self._spawn_at = 0.0
@@ -372,7 +412,7 @@ class Supervisor:
             if child.generation is generation:
                 continue
             if child.stage is Stage.STARTING:
-                child.kill()
+                child.stop()
             elif child.stage is Stage.READY:
                 child.stage = Stage.RETIRING
         discard([listener for listener in before.listeners if listener not in generation.listeners])
@@ -387,8 +427,8 @@ class Supervisor:
             return
         for child in self._children.values():
             if child.generation is trial:
-                child.kill()
-        discard([listener for listener in trial.listeners if listener not in self._serving.listeners])
+                child.stop()
+        withdraw([listener for listener in trial.listeners if listener not in self._serving.listeners])
 
     # The end of a worker
 
@@ -406,24 +446,27 @@ class Supervisor:
                 self._bury(child, os.waitstatus_to_exitcode(status))
 
     def _bury(self, child: Child, exit_code: int) -> None:
+        child.has_ended = True
         if child.link.reader in self._selector.get_map():
             self._read_reports(child)
         if child.link.reader in self._selector.get_map():
             self._selector.unregister(child.link.reader)
         del self._children[child.pid]
         child.link.close()
-        if self._exit_code is not None or child.stage is Stage.DRAINING:
-            return  # it was asked to stop
-        if child.generation is self._trial:
+        if child.stage is Stage.DRAINING:
+            if exit_code not in (EXIT_STOPPED, -signal.SIGTERM):  # by TERM ends one that still loads
+                logger.error(
+                    "Worker %d, which was to finish what it had begun, %s.", child.pid, self._say_end(exit_code)
+                )
+        elif self._exit_code is not None:
+            return  # it was given up
+        elif child.generation is self._trial:
             self._abandon_trial()
             self._fail_reload(f"The new worker {self._describe(child, exit_code)}.")
-        elif child.generation is not self._serving and child.stage is Stage.KILLED:
-            return  # it was dropped
         elif not self._announced:
-            # Nothing has ever worked, so trying again would not either. The worker has said why.
-            self._exit_code = exit_code if exit_code > 0 else EXIT_WORKER_FAILED
-            if child.stage is Stage.KILLED:
-                self._exit_code = LoadError.exit_code
+            if not child.has_said_why:
+                logger.error("The first worker %s.", self._describe(child, exit_code))
+            self._fail(exit_code if child.has_said_why else EXIT_WORKER_FAILED)
         else:
             self._mourn(child, exit_code)
 
@@ -431,7 +474,8 @@ class Supervisor:
         """A worker has died that had a place: another one takes it, though not at once if that would fail too."""
         quick = monotonic() - child.started < QUICK_DEATH
         if child.stage is Stage.STARTING or (quick and self._back_off):
-            self._delay_spawning()
+            if child.started > self._failed_at:  # else it was of the same attempt as the last that failed
+                self._delay_spawning()
         else:
             self._back_off = FIRST_BACK_OFF if quick else 0.0
         if child.stage is not Stage.KILLED:  # else it was said when it was given up
@@ -440,13 +484,20 @@ class Supervisor:
             logger.error("Worker %d %s; %s.", child.pid, self._describe(child, exit_code), successor)
 
     def _delay_spawning(self) -> None:
+        self._one_goes_ahead = True
         self._back_off = min(max(self._back_off * 2, FIRST_BACK_OFF), LONGEST_BACK_OFF)
-        self._spawn_at = monotonic() + self._back_off
+        self._failed_at = monotonic()
+        self._spawn_at = self._failed_at + self._back_off
 
     def _describe(self, child: Child, exit_code: int) -> str:
         if child.stage is Stage.KILLED:
             return "was not ready in time"
-        kills = cgroup.count_memory_kills()
-        memory, self._memory_kills = kills > self._memory_kills, kills
-        text = describe_end(exit_code, memory=memory)
+        text = self._say_end(exit_code)
         return text if child.stage is not Stage.STARTING else f"{text} before it was ready"
+
+    def _say_end(self, exit_code: int) -> str:
+        explained = max(self._explained, self._memory_kills[0])
+        memory = exit_code == -signal.SIGKILL and cgroup.count_memory_kills() > explained
+        if memory:
+            self._explained = explained + 1
+        return describe_end(exit_code, memory=memory)

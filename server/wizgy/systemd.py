@@ -7,6 +7,7 @@ Source: sd_listen_fds(3), sd_notify(3)
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -49,12 +50,18 @@ class Notifier:
 
     Args:
         environment: the environment variables.
+
+    Attributes:
+        alive_at: when `alive` is to be called next, in seconds of the monotonic clock.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address  # @: an abstract one
-        self._watched = "WATCHDOG_USEC" in environment and environment.get("WATCHDOG_PID") in (None, str(os.getpid()))
+        interval = environment.get("WATCHDOG_USEC", "")
+        for_us = environment.get("WATCHDOG_PID") in (None, str(os.getpid()))
+        self._pause = int(interval) / 2e6 if for_us and interval.isascii() and interval.isdigit() else math.inf
+        self.alive_at = monotonic() + self._pause
 
     def ready(self, status: str) -> None:
         """It serves, or a reload has come to its end."""
@@ -69,8 +76,10 @@ class Notifier:
         self._send("STOPPING=1", "STATUS=Finishing what it has begun.")
 
     def alive(self) -> None:
-        """It is alive, where systemd wants to know (WatchdogSec=)."""
-        if self._watched:
+        """It is alive, where systemd wants to know (WatchdogSec=); twice in the time that it waits."""
+        now = monotonic()
+        if now >= self.alive_at:
+            self.alive_at = now + self._pause
             self._send("WATCHDOG=1")
 
     def _send(self, *assignments: str) -> None:

@@ -47,6 +47,7 @@ class TLSSocket:
         established: whether the handshake is done.
         begun: whether a byte has come.
         ended: whether the client has said that it sends no more.
+        failed: what is wrong with what came after the last that was read, or None. The next call raises it.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class TLSSocket:
         "begun",
         "ended",
         "established",
+        "failed",
     )
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, received: bytes = b"") -> None:
@@ -81,6 +83,7 @@ class TLSSocket:
         self.established = False
         self.begun = bool(received)
         self.ended = False
+        self.failed: ssl.SSLError | None = None
 
     @property
     def session(self) -> ssl.SSLObject:
@@ -103,6 +106,8 @@ class TLSSocket:
         """
         if self._passing or self._ending:
             return self._sock.recv_into(buffer)
+        if self.failed is not None:
+            raise self.failed
         with self._lock:
             if not self.established and not self._shake_hands():
                 raise BlockingIOError
@@ -170,9 +175,12 @@ class TLSSocket:
                 continue
             except ssl.SSLZeroReturnError:
                 count = 0
-            except ssl.SSLError:
+            except ssl.SSLError as error:
                 self._push()  # the alert
-                raise
+                if not done:
+                    raise
+                self.failed = error
+                break
             if count:
                 done += count
             else:

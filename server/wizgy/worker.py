@@ -26,6 +26,7 @@ from wizgy.generation import Generation
 from wizgy.link import Link, Order, Report
 from wizgy.listeners import Listener
 from wizgy.log import logger
+from wizgy.overseer import describe_threads
 from wizgy.signals import SelfPipe, do_nothing
 from wizgy.sink import flush_all, reopen_all
 from wizgy.wsgi import Application, Environ, StartResponse
@@ -80,6 +81,7 @@ def work(load: Load, generation: Generation, link: Link) -> int:
     log.configure(config.log_level, config.log_format)
     inner = Link(*os.pipe())
     try:
+        link.watch()
         application = load(config) if not config.reload else _load_to_edit(load, config, link)
         engine = Engine(
             application,
@@ -91,9 +93,13 @@ def work(load: Load, generation: Generation, link: Link) -> int:
         )
     except StartError as error:
         logger.say(f"wizgy: {error}")
+        link.send(Report.FAILED)
         return error.exit_code
+    except EOFError:
+        return EXIT_FAILED
     signals = SelfPipe()
     signals.catch(signal.SIGTERM, signal.SIGUSR1)
+    link.unwatch()
     engine.start(lambda: link.send(Report.READY))
     return _Duty(engine, config, listeners, signals, inner, link).run()
 
@@ -105,7 +111,7 @@ def _begin_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     faulthandler.enable(STANDARD_ERROR)  # a crash in C code shows where it was
-    faulthandler.register(SHOW_STACKS, STANDARD_ERROR)
+    faulthandler.register(SHOW_STACKS, STANDARD_ERROR)  # for when no Python can run
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
@@ -165,8 +171,7 @@ class _Duty:
                     selector.unregister(self._link.reader)
                 if self._drain_at is not None and monotonic() >= self._drain_at:
                     self._drain(IDLE_DRAINING)
-                if self._engine.is_polling():
-                    self._link.send(Report.ALIVE)
+                self._link.send(Report.ALIVE if self._engine.is_polling() else Report.DEAF)
         if self._orphaned:  # else the supervisor does it, once the last worker has ended
             for listener in self._listeners:
                 listener.remove()
@@ -202,10 +207,13 @@ class _Duty:
         orders = self._link.read()
         if orders is None:
             self._orphaned = True
+            self._engine.be_unready()
             self._drain(IDLE_DRAINING)
             return
         if Order.REOPEN in orders:
             reopen_all()
+        if Order.SHOW in orders:
+            logger.warning("Here is what the threads of worker %d do:\n%s", os.getpid(), describe_threads())
         if Order.LEAVE in orders:
             self._drain(0.0)
         elif Order.RETIRE in orders:

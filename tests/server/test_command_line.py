@@ -18,7 +18,6 @@ from tests.server.client import FOLDER, TIMEOUT, get, start
 from wizgy import __version__
 from wizgy.config import SETTINGS
 
-READS_TOML = sys.version_info >= (3, 11)
 """Whether the standard library, and so wizgy, reads TOML."""
 
 
@@ -167,18 +166,12 @@ def test_printed_settings_are_read_back(tmp_path: Path) -> None:
     printed = settings(*arguments, "--header-timeout", "2.5", "--access-log", 'a"b\\c')
     file = tmp_path / "wizgy.toml"
     file.write_text(printed, "utf-8")
-    if READS_TOML:
-        again = settings("--config", str(file), directory=tmp_path)
-        values = [line.partition(" # ")[0] for line in again.splitlines()]
-        assert values == [line.partition(" # ")[0] for line in printed.splitlines()]
-        assert f"# {file}: threads" in again
-    else:
-        code, _, errors = run("--print-config", "--config", str(file))
-        assert code == 2
-        assert "3.11" in errors
+    again = settings("--config", str(file), directory=tmp_path)
+    values = [line.partition(" # ")[0] for line in again.splitlines()]
+    assert values == [line.partition(" # ")[0] for line in printed.splitlines()]
+    assert f"# {file}: threads" in again
 
 
-@pytest.mark.skipif(not READS_TOML, reason="wizgy reads TOML with the standard library, from Python 3.11 on")
 def test_order_of_settings(tmp_path: Path) -> None:
     """A flag wins over the environment, that over [tool.wizgy] of pyproject.toml, and that over the default."""
     lines = ["[tool.wizgy]", "threads = 2", "backlog = 3", "max_body = 4", "trace = true"]
@@ -197,7 +190,6 @@ def test_order_of_settings(tmp_path: Path) -> None:
     assert "threads = 8" in printed
 
 
-@pytest.mark.skipif(not READS_TOML, reason="wizgy reads TOML with the standard library, from Python 3.11 on")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

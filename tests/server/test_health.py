@@ -80,6 +80,18 @@ def healthcheck(*arguments: str, bind: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_ready_while_workers_change() -> None:
+    """A worker that finishes because its successor serves answers that the server is ready: a reload is no outage."""
+    with start("--health") as server, connect(server.address) as used:
+        used.sendall(request("/readyz"))
+        assert read_answer(used)[1] == b"ok\n"
+        server.signal(signal.SIGHUP)
+        server.wait_stderr("Reloaded: ")
+        used.sendall(request("/readyz"))
+        response, content = read_answer(used)
+        assert (response.status, content, response.getheader("Connection")) == (200, b"ok\n", "close")
+
+
 def test_healthcheck_asks_for_readiness(tmp_path: Path) -> None:
     """Without a URL the command asks the server that WIZGY_BIND names: by TCP, or by its Unix socket."""
     path = tmp_path / "wizgy.sock"
@@ -87,6 +99,7 @@ def test_healthcheck_asks_for_readiness(tmp_path: Path) -> None:
         binds = [f"0.0.0.0:{server.address[1]}", f"unix:{path}"]
         for bind in binds:
             assert healthcheck(bind=bind).returncode == 0
+        assert "'fd:3' is not a URL that can be asked: " in healthcheck(bind="fd:3").stderr
         server.signal(signal.SIGTERM)
         wait_until(lambda: get(server.address, "/readyz")[0] == 503, "it is not ready")
         for bind in binds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,18 @@ def test_json_log(tmp_path: Path) -> None:
     assert first["content_length"] == len(b"hello\n")
     assert 0 <= first["duration"] < 10
     assert second["status"] == 500
+
+
+def test_time_of_a_request_that_is_refused() -> None:
+    """The time for which a connection was idle is not that of the request that is refused after it."""
+    with start("--access-log", "-", "--access-log-format", "%>s %D") as server, connect(server.address) as sock:
+        sock.sendall(request())
+        assert read_answer(sock)[0].status == 200
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 1, "a second passes")
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert read_answer(sock)[0].status == 400
+        assert int(server.wait_stdout(r"^400 (\d+)$")[1]) < 500_000
 
 
 def test_log_of_ones_own_format(tmp_path: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.harness.frameworks import ROOT
 from tests.harness.process import ServerProcess
 from tests.server.client import FOLDER, connect, get, is_alive, request, serving_workers, wait_until
+from wizgy.supervisor import MEMORY_LOOKS, TICK
 
 MEBIBYTE = 1 << 20
 LIMIT = 128 * MEBIBYTE
@@ -77,3 +80,28 @@ def test_a_worker_without_memory_is_replaced_and_the_log_says_why(group: Control
         assert get(process.address) == (200, b"hello\n")
         os.kill(min(after), 9)
         process.wait_stderr(rf"ERROR: Worker {min(after)} was killed by SIGKILL; ")
+
+
+def test_a_program_without_memory_explains_no_later_death(group: ControlGroup, tmp_path: Path) -> None:
+    """That the kernel killed a program of the application is no reason to blame it for a KILL by somebody later."""
+    (tmp_path / "own.py").write_text(
+        "import subprocess, sys\nfrom served import app as served\n\n"
+        "def app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/program':\n"
+        f"        subprocess.run([sys.executable, '-c', 'b\"x\" * {2 * LIMIT}'])\n"
+        "    return served(environ, start_response)\n",
+        "utf-8",
+    )
+    enter = ["sh", "-c", f'echo $$ > {group.folder}/cgroup.procs && exec "$@"', "sh"]
+    server = [sys.executable, "-m", "wizgy", "--bind", "127.0.0.1:0"]
+    path = os.pathsep.join([str(ROOT / "server"), str(FOLDER)])
+    command = [*enter, *server]
+    environment = {"PYTHONPATH": path}
+    with ServerProcess(["own:app"], command=command, directory=tmp_path, environment=environment) as process:
+        process.wait_ready()
+        (worker,) = serving_workers(process, 1)
+        assert get(process.address, "/program") == (200, b"hello\n")
+        killed = time.monotonic()
+        wait_until(lambda: time.monotonic() - killed > (MEMORY_LOOKS + 1) * TICK, "that is some time ago")
+        os.kill(worker, 9)
+        process.wait_stderr(rf"ERROR: Worker {worker} was killed by SIGKILL; ")

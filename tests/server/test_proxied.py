@@ -214,6 +214,41 @@ def test_connection_of_a_proxy_is_used_again(trusting: ServerProcess) -> None:
             assert environ["REMOTE_ADDR"] == (client or "127.0.0.1")
 
 
+def test_host_of_a_target_is_for_its_request_only(trusting: ServerProcess) -> None:
+    """The host in an absolute-form target is not that of the next request (RFC 9112 section 3.2.2)."""
+    fields = ["X-Forwarded-Proto: https"]
+    with connect(trusting.address) as sock:
+        for target, host in [
+            ("/environ", "localhost"),
+            ("http://other.example/environ", "other.example"),
+            ("/environ", "localhost"),
+            ("http://third.example/environ", "third.example"),
+            ("/environ", "localhost"),
+        ]:
+            sock.sendall(request(target, *fields))
+            environ = json.loads(read_answer(sock)[1])
+            assert (environ["HTTP_HOST"], environ["SERVER_NAME"]) == (host, host)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["X-Forwarded-For: 203.0.113.2", "Host: b"],
+        ["X-Forwarded-For: 203.0.113.2", "X-Forwarded-Port: 99999"],
+        ["X-Forwarded-For: 203.0.113.2", "Transfer-Encoding: gzip"],
+    ],
+)
+def test_refused_request_is_not_laid_to_another(fields: list[str]) -> None:
+    """A request that is refused has no client yet, so the log names the proxy, and not the client before it."""
+    with start("--trust-proxy", "127.0.0.1", "--access-log", "-") as server, connect(server.address) as sock:
+        sock.sendall(request("/hello", "X-Forwarded-For: 203.0.113.1"))
+        assert read_answer(sock)[0].status == 200
+        sock.sendall(request("/hello", *fields))
+        assert read_answer(sock)[0].status in (400, 501)
+        server.wait_stdout(r"^203\.0\.113\.1 .* 200 ")
+        server.wait_stdout(r"^127\.0\.0\.1 .* (400|501) ")
+
+
 def test_fields_that_proxies_do_not_set() -> None:
     """With --forwarded-fields a field that the proxies do not set counts for nothing and is left out."""
     with start("--trust-proxy", "127.0.0.1", "--forwarded-fields", "x-forwarded-for,x-forwarded-proto") as server:

@@ -191,7 +191,6 @@ def server_field(server: ServerProcess) -> str | None:
 
 def test_settings_are_read_again(folder: Folder) -> None:
     """HUP reads the settings file again; flags stay in force."""
-    pytest.importorskip("tomllib", reason="wizgy reads TOML with the standard library, from Python 3.11 on")
     settings(folder, server_header="one", workers=1, threads=2)
     with folder.serve("--config", "wizgy.toml", "--threads", "1") as server:
         assert server_field(server) == "one"
@@ -213,7 +212,6 @@ def test_settings_are_read_again(folder: Folder) -> None:
 
 def test_addresses_are_read_again(folder: Folder) -> None:
     """HUP opens addresses that are new, keeps those that stay, and closes others once their requests are answered."""
-    pytest.importorskip("tomllib", reason="wizgy reads TOML with the standard library, from Python 3.11 on")
     staying, leaving = "127.0.0.1:0", "localhost:0"
     settings(folder, bind=[staying, leaving])
     with folder.serve("--config", "wizgy.toml", bind=False) as server:

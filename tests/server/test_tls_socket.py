@@ -193,6 +193,17 @@ def test_nothing_is_read_while_tls_has_something_to_say(ends: tuple[Gate, TLSSoc
     assert read_now(client) == b"the answer"
 
 
+def test_what_came_before_a_broken_record_is_read(ends: tuple[Gate, TLSSocket, Pieces]) -> None:
+    """A record that is none does not take with it what came whole before it (RFC 8446 section 6)."""
+    _, server, client = ends
+    shake_hands(server, client)
+    client.tls.write(b"the request")
+    client.sock.sendall(client.outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert receive(server) == b"the request"
+    with pytest.raises(ssl.SSLError):
+        receive(server)
+
+
 @pytest.mark.parametrize("size", [100, 4096, 65536, 100_000])
 def test_receive_takes_all(ends: tuple[Gate, TLSSocket, Pieces], size: int) -> None:
     """Less than was asked for means that no more is there, as with a socket: the selector will not tell again."""

@@ -94,6 +94,24 @@ def test_answer_that_does_not_end() -> None:
         server.wait_stderr("GET /halves/100000: The application took more than 1 s; the request was cut")
 
 
+def test_answer_at_the_last_moment() -> None:
+    """Requests that end as their time does are answered or given up, and cost the server no thread."""
+    with ExitStack() as stack:
+        server = stack.enter_context(start("--threads", "32", "--request-timeout", "0.2", "--health"))
+        socks = [stack.enter_context(connect(server.address)) for _ in range(32)]
+        for round_ in range(8):
+            for number, sock in enumerate(socks):
+                sock.sendall(request(f"/sleep/{185 + (number + round_) % 32}", "Connection: keep-alive"))
+            for number, sock in enumerate(socks):
+                response, _ = read_answer(sock)
+                assert response.status in (200, 504)
+                if response.getheader("Connection") == "close":
+                    socks[number] = stack.enter_context(connect(server.address))
+        for _ in range(64):
+            assert get(server.address) == (200, b"hello\n")
+        assert "a fault in wizgy" not in server.stderr.lower()
+
+
 def test_every_thread_is_stuck() -> None:
     """When every thread is stuck, requests that wait for one are served by those that take their places."""
     with ExitStack() as stack:
@@ -116,10 +134,11 @@ def test_every_thread_is_stuck() -> None:
 def test_stacks_on_request() -> None:
     """USR2 shows what every thread of every worker does."""
     with start("--workers", "2", "--threads", "3") as server:
-        serving_workers(server, 2)
+        server.signal(signal.SIGHUP)
+        server.wait_stderr("Reloaded: ")  # so both are known to be ready
         server.signal(signal.SIGUSR2)
         for worker in serving_workers(server, 2):
-            server.wait_stderr(f"USR2: here is what the threads of worker {worker} do")
+            server.wait_stderr(f"Here is what the threads of worker {worker} do:\n")
         wait_until(lambda: server.stderr.count("in _serve") >= 6, "the stacks of all threads")
         assert get(server.address) == (200, b"hello\n")
         assert server.stop() == 0

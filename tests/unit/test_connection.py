@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from wizgy.config import Config
-from wizgy.connection import RECEIVE_STEP, Connection, Service, State
+from wizgy.connection import CHUNKS_AT_ONCE, RECEIVE_STEP, Connection, Service, State
 from wizgy.log import ErrorLog
 from wizgy.transport import RECEIVE_SIZE
 from wizgy.wsgi import server_environ
@@ -86,6 +86,36 @@ def test_a_fast_upload_leaves_others_their_turn() -> None:
         assert connection.again
         assert connection.state is State.CONTENT
         assert sock.received - before <= RECEIVE_STEP + RECEIVE_SIZE
+    connection.close()
+
+
+def test_a_turn_is_one_request_whoever_answers_it() -> None:
+    """A client that pipelines what the server answers by itself has one answer a turn, like any other (fault 14)."""
+    sock = Socket(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+    connection = connect(sock)
+    connection.readable = True
+    for turn in range(50):
+        assert not connection.advance()
+        assert sock.sent.count(b"HTTP/1.1 200 ") == turn + 1
+        assert connection.again == (turn < 49)
+    connection.close()
+
+
+def test_small_chunks_leave_others_their_turn() -> None:
+    """What a turn may cost does not depend on how small the chunks of an upload are (fault 23)."""
+    count = 5 * CHUNKS_AT_ONCE
+    sock = Socket(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * count)
+    sock.pieces.append(b"0\r\n\r\n")
+    connection = connect(sock)
+    connection.readable = True
+    turns = 1
+    while not connection.advance():
+        turns += 1
+        assert connection.again or not sock.pieces[1:]
+        connection.readable = connection.readable or not connection.again  # the selector tells of what is left
+    connection.respond()
+    assert sock.sent.endswith(b"\r\n\r\n" + b"a" * count)
+    assert turns >= 3 * count / CHUNKS_AT_ONCE  # a chunk is its line, its data, and the line end after it
     connection.close()
 
 

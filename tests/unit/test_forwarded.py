@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from wizgy.errors import BadRequest
 from wizgy.http.forwarded import (
+    MOST_HOPS,
     NOBODY,
     Hop,
     Node,
     Origin,
     Trust,
     find_origin,
-    parse_forwarded,
+    parse_element,
+    split_elements,
     split_host,
 )
 from wizgy.http.request import FORWARDED_FIELDS, is_forwarded
@@ -28,6 +30,11 @@ def origin(**fields: str) -> Origin:
     """What a trusted peer tells with some fields; the names have ``_`` for ``-``."""
     values = {name.replace("_", "-"): value for name, value in fields.items()}
     return find_origin(values, FORWARDED_FIELDS, TRUST.includes)
+
+
+def read(value: str) -> list[Hop]:
+    """All that Forwarded tells; the hop that came last is the last."""
+    return [parse_element(element) for element in split_elements(value)]
 
 
 def x_for(value: str) -> Node | None:
@@ -145,7 +152,7 @@ def test_malformed_for(value: str) -> None:
 )
 def test_forwarded(value: str, hops: list[Hop]) -> None:
     """Forwarded is read as its grammar says: names in any case, quoted strings, several hops (RFC 7239 section 4)."""
-    assert parse_forwarded(value) == hops
+    assert read(value) == hops
 
 
 @pytest.mark.parametrize(
@@ -182,7 +189,7 @@ def test_forwarded(value: str, hops: list[Hop]) -> None:
 def test_malformed_forwarded(value: str) -> None:
     """What does not follow the grammar is refused (RFC 7239 section 4)."""
     with pytest.raises(BadRequest):
-        parse_forwarded(value)
+        read(value)
 
 
 def test_forwarded_walks_back() -> None:
@@ -192,6 +199,23 @@ def test_forwarded_walks_back() -> None:
     )
     assert found[:3] == (("203.0.113.9", ""), "https", "shop")
     assert found.fields == {"forwarded": "for=203.0.113.9;proto=https;host=shop, for=10.0.0.1;proto=http"}
+
+
+def test_what_strangers_wrote_is_not_read() -> None:
+    """What stands before the first hop that is not trusted counts for nothing, not even to refuse the request."""
+    assert origin(forwarded="for=@;for=@, for=203.0.113.9, for=10.0.0.1").client == ("203.0.113.9", "")
+    assert origin(x_forwarded_for="@, 203.0.113.9, 10.0.0.1").client == ("203.0.113.9", "")
+    with pytest.raises(BadRequest, match="does not end"):
+        origin(forwarded='for=", for=203.0.113.9')  # nobody can tell what stands before what
+
+
+@pytest.mark.parametrize(("name", "member"), [("forwarded", "for=10.0.0.1"), ("x_forwarded_for", "10.0.0.1")])
+def test_way_that_is_too_long(name: str, member: str) -> None:
+    """Nobody can have thousands of made-up proxies looked at for one request."""
+    client = member.replace("10.0.0.1", "203.0.113.9")
+    assert origin(**{name: ", ".join([client, *[member] * (MOST_HOPS - 1)])}).client == ("203.0.113.9", "")
+    with pytest.raises(BadRequest, match="more than 64"):
+        origin(**{name: ", ".join([client, *[member] * MOST_HOPS])})
 
 
 @pytest.mark.parametrize(
@@ -352,10 +376,10 @@ def test_any_text(text: str) -> None:
 def test_hops_are_kept_as_they_came(text: str) -> None:
     """The hops of a value that is read make the same hops again."""
     try:
-        hops = parse_forwarded(text)
+        hops = read(text)
     except BadRequest:
         return
-    again = parse_forwarded(", ".join(hop.text for hop in hops))
+    again = read(", ".join(hop.text for hop in hops))
     assert again == hops
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,8 +69,22 @@ def test_loaded_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     __import__("elsewhere")
     assert files.look() == []
     late.write_text("")
-    os.utime(late, (1 << 32, 1 << 32))
+    now = time.time_ns()  # the clock of files is a coarse one
+    os.utime(late, ns=(now, now))
     __import__("elsewhere_late")
     assert files.look() == [str(late)]
     source.write_text("changed = True")
     assert files.look() == [str(source)]
+
+
+def test_file_of_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded file that a wrong clock has dated tomorrow has not changed, or the worker would be replaced for ever."""
+    files = Files(str(tmp_path / "none"))
+    module = tmp_path / "own.py"
+    module.write_text("", "utf-8")
+    tomorrow = time.time() + 86400
+    os.utime(module, (tomorrow, tomorrow))
+    monkeypatch.setitem(sys.modules, "own", SimpleNamespace(__file__=str(module)))
+    assert files.look() == []
+    module.write_text("changed = True\n", "utf-8")
+    assert files.look() == [str(module)]

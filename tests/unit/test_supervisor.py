@@ -76,7 +76,7 @@ def adopt(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         return child
 
     monkeypatch.setattr(supervisor, "_spawn", lambda generation: add(Stage.STARTING, generation))
-    supervisor._announced = True
+    supervisor._announced, supervisor._one_goes_ahead = True, False
     yield add
     for child in children:
         child.link.close()
@@ -94,6 +94,7 @@ def test_death_and_end_of_pipe_at_once(supervisor: Supervisor, end_first: bool) 
         child = supervisor._children[process.pid] = Child(process.pid, link, supervisor._serving)
         supervisor._selector.register(link.reader, 1, child)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        far_end.send(Report.FAILED)
         events: list[Callable[[], None]] = [far_end.close, lambda: send(supervisor, signal.SIGCHLD)]
         for event in events if end_first else reversed(events):
             event()
@@ -145,10 +146,11 @@ def test_fewer_are_wanted(supervisor: Supervisor, adopt: Adopt) -> None:
     assert (oldest.signals, youngest.signals, starting.signals) == ([], [], [signal.SIGTERM])
     supervisor._handle(signal.SIGTTOU)
     supervisor._adjust()
-    assert (oldest.signals, youngest.signals) == ([signal.SIGTERM], [])
+    assert (oldest.stage, youngest.stage) == (Stage.DRAINING, Stage.READY)
+    assert (oldest.far_end.read(), oldest.signals) == (bytes([Order.RETIRE]), [])
     supervisor._handle(signal.SIGTTOU)
     supervisor._adjust()
-    assert youngest.signals == []
+    assert youngest.stage is Stage.READY
 
 
 def test_silent_worker_is_given_up(supervisor: Supervisor, adopt: Adopt) -> None:
@@ -172,6 +174,17 @@ def test_silent_worker_is_given_up(supervisor: Supervisor, adopt: Adopt) -> None
     assert child.signals == [signal.SIGUSR2, signal.SIGKILL]
 
 
+def test_worker_that_hears_shows_its_stacks_by_itself(supervisor: Supervisor, adopt: Adopt) -> None:
+    """Where only the engine of a worker hangs, its main thread is told to log the stacks, before it is killed."""
+    child = adopt(Stage.READY)
+    for _ in range(LONGEST_SILENCE + 1):
+        child.far_end.send(Report.DEAF)
+        supervisor._read_reports(child)
+        supervisor._tick()
+    assert child.stage is Stage.KILLED
+    assert (child.far_end.read(), child.signals) == (bytes([Order.SHOW]), [])
+
+
 def test_pause_of_the_supervisor_is_no_silence(supervisor: Supervisor, adopt: Adopt) -> None:
     """When the supervisor itself was stopped for long, one tick passes, and no worker is given up for it."""
     child = adopt(Stage.READY)
@@ -191,9 +204,9 @@ def test_back_off_grows_up_to_a_bound(supervisor: Supervisor) -> None:
 @pytest.mark.parametrize(
     ("exit_code", "memory", "expected"),
     [
-        (0, True, "exited 0"),
+        (0, False, "exited 0"),
         (3, False, "exited 3"),
-        (-11, True, "was killed by SIGSEGV"),
+        (-11, False, "was killed by SIGSEGV"),
         (-9, False, "was killed by SIGKILL"),
         (-9, True, "was killed by the kernel because memory ran out"),
         (-40, False, "was killed by signal 40"),

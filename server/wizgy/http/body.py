@@ -12,6 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import sys
 from typing import Final, Protocol
 
 from wizgy.errors import BadRequest, ContentTooLarge, HeaderFieldsTooLarge
@@ -23,12 +24,23 @@ LONGEST_CHUNK_LINE: Final = 1024
 
 
 class Decoder(Protocol):
-    """Takes a request's content off a buffer."""
+    """Takes a request's content off a buffer.
+
+    Attributes:
+        finished: whether all of it has come.
+        behind: whether the last `read` has stopped at its bound, so that there may be more to take.
+    """
 
     finished: bool
+    behind: bool
 
-    def read(self, buffer: bytearray) -> bytes:
-        """Take what belongs to the content off the front of `buffer` and return it decoded."""
+    def read(self, buffer: bytearray, most: int = sys.maxsize) -> bytes:
+        """Take what belongs to the content off the front of `buffer` and return it decoded.
+
+        Args:
+            buffer: what has come.
+            most: how many pieces to take, lines and data of chunks, however small they are.
+        """
 
 
 def decoder_for(head: RequestHead, limits: Limits) -> Decoder:
@@ -53,13 +65,14 @@ class FixedLengthDecoder:
         content_length: how many bytes there are.
     """
 
-    __slots__ = ("_remaining", "finished")
+    __slots__ = ("_remaining", "behind", "finished")
 
     def __init__(self, content_length: int) -> None:
+        self.behind = False
         self._remaining = content_length
         self.finished = content_length == 0
 
-    def read(self, buffer: bytearray) -> bytes:
+    def read(self, buffer: bytearray, most: int = sys.maxsize) -> bytes:
         """Take what belongs to the content off the front of `buffer` and return it."""
         content = self.take(bytes(buffer[: self._remaining]))
         del buffer[: len(content)]
@@ -89,6 +102,7 @@ class ChunkedDecoder:
         "_size",
         "_trailer_bytes",
         "_trailer_count",
+        "behind",
         "finished",
     )
 
@@ -101,10 +115,15 @@ class ChunkedDecoder:
         self._trailer_bytes = 0
         self._trailer_count = 0
         self._in_trailers = False
+        self.behind = False
         self.finished = False
 
-    def read(self, buffer: bytearray) -> bytes:
+    def read(self, buffer: bytearray, most: int = sys.maxsize) -> bytes:
         """Take chunks off the front of `buffer` and return their data.
+
+        Args:
+            buffer: what has come.
+            most: how many lines and pieces of data to take.
 
         Raises:
             BadRequest: the chunks are malformed.
@@ -112,8 +131,13 @@ class ChunkedDecoder:
             HeaderFieldsTooLarge: there are more extensions or trailer fields than the limits allow.
         """
         pieces: list[bytes] = []
-        position = 0
+        position = count = 0
+        self.behind = False
         while not self.finished:
+            if count == most:
+                self.behind = True
+                break
+            count += 1
             if self._remaining:
                 taken = self._read_data(buffer, position, pieces)
             elif self._in_trailers:

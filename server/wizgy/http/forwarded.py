@@ -14,7 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, NamedTuple
@@ -31,6 +31,9 @@ UNIX: Final = "unix"
 SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 """What a proxy may say of the scheme, and what it means: some name a WebSocket's handshake so."""
 DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+
+MOST_HOPS: Final = 64
+"""Trusted proxies that a request may have passed. More of them only a client makes up, to have them all looked at."""
 
 _unescape = re.compile(rb"\\(.)")
 
@@ -57,7 +60,7 @@ class Hop(NamedTuple):
         client: who made it, or None where it does not say.
         scheme: ``http``, ``https`` or nothing.
         host: its Host, or nothing.
-        text: all of it, as it came.
+        text: all of it, as it came, without white space around it.
     """
 
     client: Node | None
@@ -159,58 +162,74 @@ def find_origin(values: Mapping[str, str], names: Collection[str], trusts: Calla
 
 def _walk_forwarded(value: str, trusts: Callable[[str], bool]) -> tuple[Hop, str]:
     """The hop that the client made, and the field without what was before it."""
-    hops = parse_forwarded(value)
-    for number in range(len(hops) - 1, -1, -1):
-        client = hops[number].client
-        if number == 0 or client is None or not client.address or not trusts(client.address):
-            return hops[number], ", ".join(hop.text for hop in hops[number:])
+    elements = split_elements(value)
+    for number in _from_the_last(elements):
+        hop = parse_element(elements[number])
+        if number == 0 or hop.client is None or not hop.client.address or not trusts(hop.client.address):
+            return hop, ", ".join(elements[number:])
     return _NO_HOP, value
 
 
 def _walk_for(value: str, trusts: Callable[[str], bool]) -> tuple[Node | None, str]:
     """The client of X-Forwarded-For, and the field without what was before it."""
     members = [member for member in (part.strip(" \t") for part in value.split(",")) if member]
-    for number in range(len(members) - 1, -1, -1):
+    for number in _from_the_last(members):
         node = parse_member(members[number])
         if number == 0 or not node.address or not trusts(node.address):
             return node, ", ".join(members[number:])
     return None, value
 
 
-def parse_forwarded(value: str) -> list[Hop]:
-    """Read Forwarded; the hop that came last is the last.
+def _from_the_last(members: Sequence[str]) -> Iterator[int]:
+    """The places of a list, backwards.
+
+    Raises:
+        BadRequest: nobody has stopped after `MOST_HOPS`.
+    """
+    for count, number in enumerate(range(len(members) - 1, -1, -1)):
+        if count == MOST_HOPS:
+            raise BadRequest(f"The request has passed more than {MOST_HOPS} trusted proxies.")
+        yield number
+
+
+def split_elements(value: str) -> list[str]:
+    """Split Forwarded into what each proxy has added; the last comes last. Only quotes are looked at.
+
+    Raises:
+        BadRequest: a quoted string does not end.
+
+    Source: RFC 7239 section 4, RFC 9110 section 5.6.1
+    """
+    data = value.encode("latin-1")
+    if not grammar.forwarded.fullmatch(data):
+        raise BadRequest("A quoted string in Forwarded does not end.")
+    elements = grammar.forwarded_element.findall(data)
+    return [element.strip(b" \t").decode("latin-1") for element in elements if element.strip(b" \t;")]
+
+
+def parse_element(text: str) -> Hop:
+    """Read an element of Forwarded.
 
     Raises:
         BadRequest: it does not follow the grammar.
 
     Source: RFC 7239 section 4
     """
-    data = value.encode("latin-1")
-    hops: list[Hop] = []
+    data = text.encode("latin-1")
     pairs: dict[bytes, bytes] = {}
-    start = position = 0
+    position = 0
     while position < len(data):
         match = grammar.forwarded_pair.match(data, position)
         if match is None:
             raise BadRequest("Forwarded is not a list of 'name=value' pairs.")
-        name, token, quoted, delimiter = match.groups()
+        name, token, quoted, _ = match.groups()
         if name is not None:
             name = name.lower()
             if name in pairs:
                 raise BadRequest("Forwarded has a parameter twice in one element.")
             pairs[name] = token if quoted is None else _unescape.sub(rb"\1", quoted[1:-1])
         position = match.end()
-        if pairs and delimiter != b";":
-            hops.append(_make_hop(pairs, value[start : match.start(4)].strip(" \t")))
-            pairs = {}
-        if delimiter != b";":
-            start = position
-    if pairs:  # the value ended with a semicolon
-        hops.append(_make_hop(pairs, value[start:].strip(" \t")))
-    return hops
 
-
-def _make_hop(pairs: Mapping[bytes, bytes], text: str) -> Hop:
     def get(name: bytes) -> str:
         return pairs.get(name, b"").decode("latin-1")
 

@@ -2,8 +2,8 @@ r"""The ABNF of RFC 9110 and RFC 9112, each rule above the bytes pattern that im
 
 Rules of this file:
 
-- Patterns match bytes and are used with ``fullmatch`` only: a prefix that matches proves nothing. `forwarded_pair` is
-  the exception; it reads a list from one delimiter to the next.
+- Patterns match bytes and are used with ``fullmatch`` only: a prefix that matches proves nothing. The exceptions are
+  `forwarded_element` and `forwarded_pair`, which read a list from one delimiter to the next.
 - Classes are spelled out. ``\d``, ``\w`` and ``\s`` mean other things for text than for bytes, and ``int()``
   takes signs, underscores, spaces and other scripts' digits.
 - Each repetition ends where a byte outside of its class stands, so that no input makes a pattern backtrack
@@ -113,9 +113,12 @@ field_value = re.compile(FIELD_CONTENT + rb"*")
 
 # forwarded-pair = token "=" ( token / quoted-string )                           RFC 7239 section 4
 # forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] ), and Forwarded = 1#forwarded-element
-# One pair, or none, with the delimiter after it. White space around ";" is not in the RFC, but proxies write it.
+# In two steps, as only the last elements count: where elements begin and end, which only quotes can hide ...
+forwarded = re.compile(rb'[^"]*(?:' + QUOTED_STRING + rb'[^"]*)*')
+forwarded_element = re.compile(rb'[^",]*(?:' + QUOTED_STRING + rb'[^",]*)*')
+# ... and one pair, or none, with the delimiter after it. White space around ";" is not in the RFC; proxies write it.
 forwarded_pair = re.compile(
-    rb"(?:(" + TOKEN + rb")=(?:(" + TOKEN + rb")|(" + QUOTED_STRING + rb")))?[ \t]*(;|,|\Z)[ \t]*"
+    rb"(?:(" + TOKEN + rb")=(?:(" + TOKEN + rb")|(" + QUOTED_STRING + rb")))?[ \t]*(;|\Z)[ \t]*"
 )
 
 # node = nodename [ ":" node-port ]                                              RFC 7239 section 6
