@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,6 @@ from wizgy.cli import parse_arguments
 from wizgy.config import SETTINGS, Config, Setting
 from wizgy.errors import UsageError
 from wizgy.sources import check_keywords, make_config, read_file, to_toml
-
-needs_toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="the standard library reads no TOML")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +44,6 @@ def test_every_setting_is_whole(setting: Setting) -> None:
     assert setting.is_switch is isinstance(default, bool)
 
 
-@needs_toml
 def test_precedence(tmp_path: Path) -> None:
     """A flag wins over the environment, that over the file, and that over the default."""
     file = tmp_path / "wizgy.toml"
@@ -56,7 +52,6 @@ def test_precedence(tmp_path: Path) -> None:
     assert (config.threads, config.workers, config.backlog, config.max_body) == (4, 3, 2, 1 << 30)
 
 
-@needs_toml
 def test_pyproject(tmp_path: Path) -> None:
     """Without a file named, [tool.wizgy] of pyproject.toml in the current folder counts, and a file replaces it."""
     project = tmp_path / "pyproject.toml"
@@ -77,7 +72,6 @@ def test_pyproject(tmp_path: Path) -> None:
         read_file(None)
 
 
-@needs_toml
 @pytest.mark.parametrize(
     "text",
     [
@@ -95,7 +89,6 @@ def test_every_spelling_of_the_table(tmp_path: Path, text: str) -> None:
     assert read_file(None) == {"threads": 2}
 
 
-@needs_toml
 def test_slips_in_the_name_of_the_table(tmp_path: Path) -> None:
     """A table that misses its bracket is an error and not a table of somebody else; a number is no table."""
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n[tool.wizgy\nthreads = 2\n", "utf-8")
@@ -109,7 +102,6 @@ def test_slips_in_the_name_of_the_table(tmp_path: Path) -> None:
         read_file("a.toml")
 
 
-@needs_toml
 def test_tables_of_others(tmp_path: Path) -> None:
     """Other tools that name wizgy set nothing."""
     text = "[tool.poetry.dependencies]\nwizgy = {version = '1'}\n[tool.uv.sources.wizgy]\npath = '.'\n"
@@ -219,7 +211,6 @@ def test_near_names() -> None:
         check_keywords({"max_bodies": 3})
 
 
-@needs_toml
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     """Every fault of every source is in one message, each with where it was set."""
     (tmp_path / "a.toml").write_text("thread = 1\nthreads = 0\n[logs]\ntrace = 1\n", "utf-8")
@@ -278,7 +269,6 @@ def test_every_need_is_a_setting() -> None:
         assert not set(setting.synonyms) & SETTINGS.keys()
 
 
-@needs_toml
 def test_sources(tmp_path: Path) -> None:
     """Each value knows where it was set; a copy with other values knows it too."""
     (tmp_path / "a.toml").write_text("workers = 2\nthreads = 2\n", "utf-8")
@@ -330,7 +320,6 @@ def test_keywords_are_checked_like_the_rest() -> None:
         check_keywords({"workers": 2}, embedded=True)
 
 
-@needs_toml
 def test_toml_round_trip(tmp_path: Path) -> None:
     """What is printed is read back to the same settings, whatever characters are in it."""
     _, config = parse_arguments(

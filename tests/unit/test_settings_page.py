@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.harness.frameworks import ROOT
 from wizgy.config import SETTINGS, Config
 from wizgy.sources import make_config
@@ -31,7 +29,6 @@ def test_page_has_every_setting() -> None:
         assert f"\n{setting.name} = " in PAGE
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="the standard library reads no TOML")
 def test_complete_file_is_read(tmp_path: Path) -> None:
     """The complete file of the page sets every setting, to its default."""
     (tmp_path / "a.toml").write_text(PAGE.partition("```toml\n")[2].partition("```")[0], "utf-8")
