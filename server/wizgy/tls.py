@@ -51,7 +51,7 @@ class TLSSocket:
     """
 
     __slots__ = (
-        "_accepted",
+        "_unreported",
         "_context",
         "_ending",
         "_incoming",
@@ -77,7 +77,7 @@ class TLSSocket:
         self._outgoing: ssl.MemoryBIO | None = None
         self._tls: ssl.SSLObject | None = None
         self._unsent = b""  # ciphertext that the client has not taken
-        self._accepted = 0  # bytes of plaintext that are in it, and that `send` has not accepted yet
+        self._unreported = 0  # bytes of plaintext that are in it, and that `send` has not said to be sent
         self._passing = False  # whether bytes pass as they are, since there is no TLS after all
         self._ending = False  # whether the server has said that it sends no more
         self.established = False
@@ -210,12 +210,12 @@ class TLSSocket:
         with self._lock:
             if not self._push():
                 raise BlockingIOError
-            sent, self._accepted = self._accepted, 0  # of an earlier call with the same bytes
+            sent, self._unreported = self._unreported, 0  # of an earlier call with the same bytes
             view = memoryview(data)
             while sent < len(view):
                 count = self._encrypt(view[sent : sent + SEND_SIZE])
                 if not self._push():
-                    self._accepted = count
+                    self._unreported = count
                     break
                 sent += count
             if not sent and view:
