@@ -51,7 +51,6 @@ class TLSSocket:
     """
 
     __slots__ = (
-        "_unreported",
         "_context",
         "_ending",
         "_incoming",
@@ -61,6 +60,7 @@ class TLSSocket:
         "_received",
         "_sock",
         "_tls",
+        "_unreported",
         "_unsent",
         "begun",
         "ended",
