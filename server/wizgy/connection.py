@@ -49,7 +49,8 @@ from wizgy.transport import RECEIVE_SIZE, Transport, receive
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
 
 RECEIVE_STEP: Final = 1 << 20
-"""Bytes of content to receive before another connection has its turn."""
+"""Bytes of content to receive before another connection has its turn. What has to be looked at, as chunks have, is
+received once only."""
 CONTENT_MEMORY: Final = 256 * 1024
 """Bytes of a request's content that are kept in memory before it goes to a file."""
 HEAD_BEGINNINGS: Final = (b"HEAD ", b"\r\nHEAD ")
@@ -480,7 +481,7 @@ class Connection:
                 if self.state is READY:
                     return True
                 received += len(data)
-                if received >= RECEIVE_STEP:
+                if received >= (RECEIVE_STEP if isinstance(self._decoder, FixedLengthDecoder) else RECEIVE_SIZE):
                     self.again = True
                     return False
         except RequestError as error:
@@ -610,9 +611,7 @@ class Connection:
         decoder = self._decoder
         assert decoder is not None
         content = decoder.read(self._buffer, CHUNKS_AT_ONCE)
-        if not decoder.finished:
-            # The smallest chunks cost the most, so the others have their turn whatever the size of these.
-            self.again = decoder.behind or self.readable or self.hung_up
+        self.again = decoder.behind
         self._keep_content(content)
 
     def _keep_content(self, content: bytes) -> None:

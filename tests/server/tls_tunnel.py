@@ -78,6 +78,7 @@ class _Relay:
         self._client, self._server, self._tls = client, tls.sock, tls
         self._to_client, self._to_server = bytearray(), bytearray()
         self._client_ended = self._server_ended = self._told = False
+        self._cut = False  # whether the server has ended without saying so
 
     def run(self, ended: threading.Event) -> None:
         """Hand on until both have ended, or one is gone.
@@ -100,6 +101,8 @@ class _Relay:
             for sock, waiting in ((self._client, self._to_client), (self._server, self._to_server)):
                 if sock in writable:
                     del waiting[: sock.send(waiting)]
+            if self._cut and not self._to_client:
+                raise ConnectionResetError
             if self._server_ended and not self._to_client and not self._told:
                 self._told = True
                 self._client.shutdown(socket.SHUT_WR)
@@ -128,4 +131,6 @@ class _Relay:
             pass
         except ssl.SSLZeroReturnError:
             self._server_ended = True
+        except ssl.SSLEOFError:
+            self._cut = self._server_ended = True
         self._to_server += self._tls.outgoing.read()
