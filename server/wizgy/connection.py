@@ -66,8 +66,8 @@ IDLE_DRAINING: Final = 0.5
 """Seconds for which a connection stays open then that nothing has been asked on: a request may be on its way."""
 LINGER_BYTES: Final = 1 << 28
 """Bytes to read and drop meanwhile."""
-CHUNKS_AT_ONCE: Final = 1000
-"""Lines and pieces of chunked content to take before another connection has its turn: a millisecond or two."""
+CHUNKS_AT_ONCE: Final = 250
+"""Lines and pieces of chunked content to take before another connection has its turn: half a millisecond or so."""
 LINGER_STEP: Final = 1 << 20
 """Bytes to drop before another connection has its turn."""
 
