@@ -48,6 +48,7 @@ class Child:
         mute: ticks of the supervisor since it last said anything. Ticks are counted, and not seconds, so that time in
             which the supervisor was stopped as well, as in a paused container, is not held against it.
         silent: ticks since it last said something else than that its engine does not work.
+        was_ready: whether it has ever served.
         accepts: whether it may take new connections still.
         has_said_why: whether it has told itself why it ends.
         has_ended: whether its process is gone; the id may be that of another one by now.
@@ -61,6 +62,7 @@ class Child:
         self.started = monotonic()
         self.kill_at: float | None = None
         self.mute = self.silent = 0
+        self.was_ready = False
         self.accepts = True
         self.has_said_why = False
         self.has_ended = False
@@ -79,6 +81,7 @@ class Child:
     def ready(self) -> None:
         """It serves from now on."""
         self.stage = Stage.READY
+        self.was_ready = True
         if self._is_to_reopen:
             self.link.send(Order.REOPEN)
 
@@ -107,9 +110,13 @@ class Child:
         self._drain_within(self.generation.config.graceful_timeout)
 
     def stop(self) -> None:
-        """Have it finish soon, as there may be no successor; one that still loads just ends."""
+        """Have it finish soon, as there may be no successor. One that still loads has promised nothing, and ends."""
         config = self.generation.config
-        self._drain_within(config.drain_delay + config.graceful_timeout)
+        if self.stage is Stage.STARTING:
+            self.accepts = False
+            self._drain_within(0.0)
+        else:
+            self._drain_within(config.drain_delay + config.graceful_timeout)
         self.signal(signal.SIGTERM)
 
     def kill(self, after: float = 0.0) -> None:

@@ -188,7 +188,6 @@ class Connection:
         "_environ",
         "_environ_base",
         "_environ_fields",
-        "_given_up",
         "_head",
         "_head_begun",
         "_keep_alive",
@@ -232,7 +231,6 @@ class Connection:
         self._head_begun = True  # the first head is awaited from the beginning
         self._keep_alive = False
         self._ended = False  # whether the client has closed its writing side
-        self._given_up = False  # whether another thread has answered for the application
         self._request_id = ""  # once somebody has asked for it
         self._cut = False  # whether the last answer was cut short
         self._reset = False  # whether to close with a reset
@@ -355,10 +353,11 @@ class Connection:
             text = "The application did not answer in time."
             answer = http.build_error(504, text, own=self._own_fields(), is_head=head.line.method == "HEAD")
             self._log(504, 0, monotonic())
+        elif response is not None:
+            self._log(response.code, response.content_sent, monotonic())
         self.output.abort(answer)
         done = "answered with 504" if answer else "cut"
         self.report(f"The application took more than {limit:g} s; the request was {done}. It is here:\n{stack}", None)
-        self._given_up = bool(answer)
 
     # Any thread may call it.
     def is_idle(self) -> bool:
@@ -690,7 +689,7 @@ class Connection:
         if response.aborted:
             self._cut = True
             self._reset = response.ends_at_close
-        if self._service.access_log is not None and not self._given_up:
+        if self._service.access_log is not None:
             self._log(response.code, response.content_sent, now)
         self._forget_request()
         output = self.output
@@ -805,8 +804,8 @@ class Connection:
         self._forget_request()
         if not self.output.waiting:
             self._end_response(now)
-            # A turn is one request, of whomever it is asked.
-            self.again = self.state is HEAD and (bool(self._buffer) or self.readable or self.hung_up)
+            if self.state is HEAD:  # a turn is one request, of whomever it is asked
+                self.again = bool(self._buffer) or self.readable or self.hung_up
 
     def _log(self, status: int, content_sent: int, now: float) -> None:
         access_log = self._service.access_log

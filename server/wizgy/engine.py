@@ -692,10 +692,12 @@ class Engine:
             raise
         except BaseException:  # noqa: BLE001 - one connection's fault is not the others', an application's exit neither
             logger.exception(FAULT)
-            connection.close()
             seconds = 0.0
-            if come_out is not None:
-                come_out()
+            try:
+                if come_out is not None:
+                    come_out()
+            finally:
+                connection.close()
         if seconds > SLOW:
             self._slow_calls += 1
         elif not FREE_THREADED:

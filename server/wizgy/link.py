@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 from enum import IntEnum
 
 
@@ -65,14 +66,16 @@ class Link:
     def watch(self) -> None:
         """End this process, with SIGIO, once the other one is gone; whatever this one does then. Any message does so.
 
-        For a worker that loads the application, where nobody reads what comes, and which may hang.
+        For a worker that loads the application, where nobody reads what comes, and which may hang. On Linux only: the
+        signal means nothing elsewhere.
 
         Raises:
             EOFError: the other process is gone already.
         """
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
-        fcntl.fcntl(self.reader, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(self.reader, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        if sys.platform == "linux":
+            signal.signal(signal.SIGIO, signal.SIG_DFL)
+            fcntl.fcntl(self.reader, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(self.reader, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         if self.read() is None:
             raise EOFError
 

@@ -240,7 +240,7 @@ class Supervisor:
         now = monotonic()
         for child in self._children.values():
             if child.kill_at is not None and now >= child.kill_at:
-                if child.stage is Stage.DRAINING:
+                if child.stage is Stage.DRAINING and child.was_ready:
                     logger.warning("Worker %d did not finish within the graceful timeout: it is killed.", child.pid)
                 child.kill()
         self._notifier.alive()
@@ -319,6 +319,7 @@ class Supervisor:
         child.accepts = False
         if child.serves:
             logger.warning("Worker %d was told to stop, not by wizgy; another one takes its place.", child.pid)
+            self._pace(child)
             child.finish()
         if self._exit_code is not None and not any(child.accepts for child in self._children.values()):
             for listener in self._all_listeners():
@@ -472,16 +473,20 @@ class Supervisor:
 
     def _mourn(self, child: Child, exit_code: int) -> None:
         """A worker has died that had a place: another one takes it, though not at once if that would fail too."""
+        self._pace(child)
+        if child.stage is not Stage.KILLED:  # else it was said when it was given up
+            delay = max(self._spawn_at - monotonic(), 0.0)
+            successor = f"another one is tried in {delay:.1f} s" if delay else "another one takes its place"
+            logger.error("Worker %d %s; %s.", child.pid, self._describe(child, exit_code), successor)
+
+    def _pace(self, child: Child) -> None:
+        """Take more time from one worker to the next where they do not last."""
         quick = monotonic() - child.started < QUICK_DEATH
         if child.stage is Stage.STARTING or (quick and self._back_off):
             if child.started > self._failed_at:  # else it was of the same attempt as the last that failed
                 self._delay_spawning()
         else:
             self._back_off = FIRST_BACK_OFF if quick else 0.0
-        if child.stage is not Stage.KILLED:  # else it was said when it was given up
-            delay = max(self._spawn_at - monotonic(), 0.0)
-            successor = f"another one is tried in {delay:.1f} s" if delay else "another one takes its place"
-            logger.error("Worker %d %s; %s.", child.pid, self._describe(child, exit_code), successor)
 
     def _delay_spawning(self) -> None:
         self._one_goes_ahead = True

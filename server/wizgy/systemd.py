@@ -19,6 +19,8 @@ from wizgy.log import logger
 
 FIRST_DESCRIPTOR: Final = 3
 """SD_LISTEN_FDS_START."""
+SHORTEST_PAUSE: Final = 0.01
+"""Seconds between two signs of life, however impatient the watchdog."""
 
 
 def inherited_sockets(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -60,7 +62,8 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address  # @: an abstract one
         interval = environment.get("WATCHDOG_USEC", "")
         for_us = environment.get("WATCHDOG_PID") in (None, str(os.getpid()))
-        self._pause = int(interval) / 2e6 if for_us and interval.isascii() and interval.isdigit() else math.inf
+        is_watched = for_us and interval.isascii() and interval.isdigit() and int(interval) > 0
+        self._pause = max(int(interval) / 2e6, SHORTEST_PAUSE) if is_watched else math.inf
         self.alive_at = monotonic() + self._pause
 
     def ready(self, status: str) -> None:

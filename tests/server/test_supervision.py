@@ -224,6 +224,31 @@ def test_worker_that_somebody_stops() -> None:
         assert server.stop() == 0
 
 
+def test_workers_that_stop_themselves(tmp_path: Path) -> None:
+    """Workers that never last, as something sends TERM to each, are replaced ever more slowly."""
+    end = "import os, signal, threading\nthreading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()\n"
+    with serve(tmp_path, source=GOOD + end) as server:
+        server.wait_ready()
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 3, "some of them have come and gone")
+        assert 2 <= server.stderr.count("was told to stop") <= 6
+
+
+def test_loading_worker_that_will_not_stop(tmp_path: Path) -> None:
+    """A worker on trial whose application ignores TERM does not hold up the next reload."""
+    with serve(tmp_path, "--graceful-timeout", "30", source=GOOD) as server:
+        server.wait_ready()
+        deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nopen('loading', 'w').close()\n"
+        (tmp_path / "own.py").write_text(f"{deaf}time.sleep(1000)\n", "utf-8")
+        server.signal(signal.SIGHUP)
+        wait_until((tmp_path / "loading").exists, "it loads")
+        (tmp_path / "own.py").write_text(f"{GOOD}# mended\n", "utf-8")
+        server.signal(signal.SIGHUP)
+        server.wait_stderr("Reloaded: ", 5)
+        wait_until(lambda: len(children(server.pid)) == 1, "the others have gone")
+        assert "graceful timeout" not in server.stderr
+
+
 def test_death_of_who_was_to_finish() -> None:
     """A worker that dies while it finishes what it has begun does not do so silently."""
     with start("--workers", "2") as server, connect(server.address) as sock:

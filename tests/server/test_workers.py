@@ -87,11 +87,12 @@ def test_request_that_does_not_end() -> None:
 
 def test_answer_that_does_not_end() -> None:
     """Where the answer has begun when the time is over, the client sees that it is not whole (RFC 9112 section 8)."""
-    with start("--request-timeout", "1") as server, connect(server.address) as sock:
+    with start("--request-timeout", "1", "--access-log", "-") as server, connect(server.address) as sock:
         sock.sendall(request("/halves/100000"))
         with pytest.raises(http.client.IncompleteRead):
             read_answer(sock)
         server.wait_stderr("GET /halves/100000: The application took more than 1 s; the request was cut")
+        server.wait_stdout(r'"GET /halves/100000 HTTP/1\.1" 200 ')
 
 
 def test_answer_at_the_last_moment() -> None:

@@ -120,6 +120,22 @@ def test_small_chunks_leave_others_their_turn() -> None:
     connection.close()
 
 
+@pytest.mark.parametrize("end", [b"5", b"5\r", b"5\r\nhello", b"5\r\nhello\r", b"0\r\n", b"0\r\nA: b"])
+def test_chunk_that_is_not_whole(end: bytes) -> None:
+    """What has come of a chunk keeps nobody from receiving the rest, or the end (RFC 9112 section 7.1)."""
+    head = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sock = Socket(head + end)
+    connection = connect(sock)
+    connection.readable = True
+    assert not connection.advance()
+    assert not connection.again
+    sock.pieces.append(b"\r")
+    connection.readable = True
+    connection.advance()
+    assert sock.pieces == []
+    connection.close()
+
+
 def answers(sock: Socket) -> bytes:
     """What a connection sends when everything of `sock` has been read."""
     connection = connect(sock)
