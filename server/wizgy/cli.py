@@ -7,6 +7,7 @@ at once, and takes longer to import than all of wizgy's HTTP.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -252,6 +253,8 @@ def run(arguments: Sequence[str]) -> int:
         return supervisor.run(lambda config: load(options.app, config), config, lambda: parse_arguments(arguments)[1])
     finally:
         flush_all()
+        for number in supervisor.CAUGHT:
+            signal.signal(number, signal.SIG_IGN)  # it ends anyway, and its exit status is its own
 
 
 def open_standard_files() -> None:

@@ -19,7 +19,6 @@ Rules of this file:
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from contextvars import Context
@@ -44,7 +43,7 @@ from wizgy.log import (
     parse_request_id,
 )
 from wizgy.logline import Exchange
-from wizgy.output import Output, open_temporary_file
+from wizgy.output import RESET_AT_CLOSE, Output, open_temporary_file
 from wizgy.transport import RECEIVE_SIZE, Transport, receive
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
 
@@ -200,6 +199,7 @@ class Connection:
         "_since",
         "_sock",
         "_transferred",
+        "_unframed",
         "_waited",
         "again",
         "claim",
@@ -233,6 +233,7 @@ class Connection:
         self._ended = False  # whether the client has closed its writing side
         self._request_id = ""  # once somebody has asked for it
         self._cut = False  # whether the last answer was cut short
+        self._unframed = False  # whether only the end of the connection tells where the last answer ends
         self._reset = False  # whether to close with a reset
         self._lingered = 0  # bytes dropped
         self._since = service.now  # when the present transfer or request began
@@ -325,10 +326,12 @@ class Connection:
             Whether the application is due.
         """
         if self.output.waiting and self.state is not LINGERING:
-            self.output.abort()  # the client takes too little; whoever writes next will notice
             if owned and self.state is not PAUSED:
+                self._reset = self._unframed
                 self.close()
-            return owned and self.state is PAUSED
+                return False
+            self.output.abort()  # the client takes too little; whoever writes next will notice
+            return owned
         if not owned:
             return False
         if self.state is CONTENT or (self.state is HEAD and self._buffer):
@@ -355,6 +358,8 @@ class Connection:
             self._log(504, 0, monotonic())
         elif response is not None:
             self._log(response.code, response.content_sent, monotonic())
+            if response.ends_at_close:
+                self.output.reset()
         self.output.abort(answer)
         done = "answered with 504" if answer else "cut"
         self.report(f"The application took more than {limit:g} s; the request was {done}. It is here:\n{stack}", None)
@@ -384,7 +389,7 @@ class Connection:
         self._forget_request()
         self.output.close()
         if self._reset:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         self._sock.close()
 
     # Called by the thread that is in the application (`Channel`), and by the owner.
@@ -686,9 +691,10 @@ class Connection:
     def _finish_response(self, response: Response, now: float) -> None:
         """The application is done; what it gave may wait for the client still."""
         self._keep_alive = response.keep_alive
+        self._unframed = response.ends_at_close
         if response.aborted:
             self._cut = True
-            self._reset = response.ends_at_close
+            self._reset = self._unframed
         if self._service.access_log is not None:
             self._log(response.code, response.content_sent, now)
         self._forget_request()
@@ -793,6 +799,7 @@ class Connection:
     def _answer(self, status: int, answer: bytes, *, keep_alive: bool) -> None:
         """Send an answer that is not the application's."""
         self._keep_alive = keep_alive
+        self._unframed = False
         self.state = ENDING
         try:
             self.send(answer)

@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import threading
 from collections import deque
 from time import monotonic
@@ -29,6 +30,8 @@ SPOOL_FILE: Final = 64 * 1024 * 1024
 SPOOL_RESERVE: Final = 64 * 1024 * 1024
 """Bytes of the file system that spools leave to the application, which has files there too, or a sixteenth of it where
 that is less."""
+RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER without a wait: the close is a reset."""
 FILE_STEP: Final = 1 << 20
 """The most bytes of a file to send before another connection has its turn."""
 
@@ -182,6 +185,19 @@ class Output:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the peer was faster
+
+    def reset(self) -> None:
+        """Drop what waits, and make the client see at once that it is not whole, where an end would look like one.
+
+        Another thread may be about to use the descriptor, so its number stays taken: by a socket that leads nowhere.
+        """
+        self.broken = True
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+            with socket.socket(socket.AF_UNIX) as nobody:
+                os.dup2(nobody.fileno(), self._sock.fileno(), inheritable=False)
+        except OSError:
+            pass  # the peer was faster, or no descriptor is left
 
     def close(self) -> None:
         """Drop what waits. Called once, before the socket is closed."""

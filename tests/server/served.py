@@ -55,7 +55,7 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
         return b"slept\n"
     if path == "halves":
         return halves(int(argument))
-    if path == "big":
+    if path in ("big", "stream"):
         return blocks(int(argument))
     if path == "upload":
         return b"%d\n" % len(environ["wsgi.input"].read())

@@ -144,6 +144,17 @@ def test_second_signal_ends_at_once() -> None:
             assert read_all(sock) == b""
 
 
+def test_signal_at_the_very_end() -> None:
+    """A signal that comes while the process ends does not change its exit status."""
+    for _ in range(5):
+        with start() as server:
+            server.signal(signal.SIGINT)
+            while server.returncode is None:
+                server.signal(signal.SIGTERM)
+                time.sleep(0.001)  # so that it gets on with ending
+            assert server.returncode == 0
+
+
 def test_graceful_timeout() -> None:
     """A request that does not end is cut when the graceful timeout has passed."""
     with start("--trace", "--graceful-timeout", "0.3") as server, busy(server.address, "/sleep/20000"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -121,3 +122,14 @@ def test_application_may_be_slow(server: ServerProcess) -> None:
         assert read_answer(sock)[1] == b"slept\n"
         sock.sendall(HELLO)
         assert read_answer(sock)[1] == b"hello\n"
+
+
+@pytest.mark.parametrize("size", [20_000_000, 1_000_000_000])
+def test_answer_without_a_length_that_is_not_taken(server: ServerProcess, size: int) -> None:
+    """A client that takes too little of an answer that ends with its connection sees a reset (RFC 9112 section 8)."""
+    with connect(server.address, receive_buffer=4096) as sock:
+        sock.sendall(f"GET /stream/{size} HTTP/1.0\r\n\r\n".encode())
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 3, "it is cut")
+        with pytest.raises(ConnectionResetError):
+            read_all(sock)

@@ -21,6 +21,7 @@ from tests.server.client import (
     connect,
     get,
     is_alive,
+    read_all,
     read_answer,
     request,
     serving_workers,
@@ -93,6 +94,14 @@ def test_answer_that_does_not_end() -> None:
             read_answer(sock)
         server.wait_stderr("GET /halves/100000: The application took more than 1 s; the request was cut")
         server.wait_stdout(r'"GET /halves/100000 HTTP/1\.1" 200 ')
+
+
+def test_answer_without_a_length_that_does_not_end() -> None:
+    """Where the end of the connection would be that of the answer, it is cut by a reset (RFC 9112 section 8)."""
+    with start("--request-timeout", "1") as server, connect(server.address) as sock:
+        sock.sendall(b"GET /halves/100000 HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            read_all(sock)
 
 
 def test_answer_at_the_last_moment() -> None:
