@@ -121,7 +121,8 @@ class Child:
 
     def kill(self, after: float = 0.0) -> None:
         """Give it up. It is dead in the end, whatever state it is in."""
-        self.stage = Stage.KILLED
+        if self.stage is not Stage.DRAINING or self.was_ready:  # else nobody has waited for it any more
+            self.stage = Stage.KILLED
         if after:
             self.kill_at = monotonic() + after
         else:

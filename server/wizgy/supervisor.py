@@ -455,7 +455,7 @@ class Supervisor:
         del self._children[child.pid]
         child.link.close()
         if child.stage is Stage.DRAINING:
-            if exit_code not in (EXIT_STOPPED, -signal.SIGTERM):  # by TERM ends one that still loads
+            if child.was_ready and exit_code != EXIT_STOPPED:
                 logger.error(
                     "Worker %d, which was to finish what it had begun, %s.", child.pid, self._say_end(exit_code)
                 )

@@ -143,6 +143,21 @@ def test_change_during_the_first_start(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_change_during_a_first_start_that_will_not_stop(tmp_path: Path) -> None:
+    """The same where the application ignores TERM while it loads: it is killed, and that is no failed start either."""
+    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nopen('loading', 'w').close()\n"
+    slow = f"import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\n{GOOD}"
+    with serve(tmp_path, "--reload", source=f"{deaf}time.sleep(1000)\n") as server:
+        wait_until((tmp_path / "loading").exists, "the application loads")
+        (before,) = children(server.pid)
+        (tmp_path / "own.py").write_text(slow, "utf-8")
+        wait_until(lambda: not is_alive(before), "it is killed")
+        (tmp_path / "go").touch()
+        server.wait_ready()
+        assert get(server.address) == (200, b"hello\n")
+        assert "first worker" not in server.stderr
+
+
 def test_first_start_that_takes_too_long(tmp_path: Path) -> None:
     """When the first worker does not load in time the server ends with 3, whatever another one might have done."""
     source = f"import os, time\nif not os.path.exists('tried'):\n    open('tried', 'w'); time.sleep(1000)\n{GOOD}"
