@@ -307,6 +307,7 @@ def test_workers_that_fail_together_are_one_attempt(tmp_path: Path) -> None:
         server.signal(signal.SIGSTOP)
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_alive, workers)), "all four are dead")
         server.signal(signal.SIGCONT)
         failed = r"before it was ready; another one (?:takes its place|is tried in ([\d.]+) s)"
         wait_until(lambda: len(re.findall(failed, server.stderr)) >= 6, "six failures", 20)
