@@ -294,6 +294,11 @@ def test_worker_that_has_ended_is_not_signalled(tmp_path: Path) -> None:
         assert get(server.address) == (200, b"hello\n")
 
 
+def is_to_be_reaped(pid: int) -> bool:
+    """Whether a process has ended with all its threads, and its parent has not asked for it yet."""
+    return not is_alive(pid) and len(os.listdir(f"/proc/{pid}/task")) == 1
+
+
 def test_workers_that_fail_together_are_one_attempt(tmp_path: Path) -> None:
     """When four workers cannot load, that is one failed attempt and not four; after it one of them tries (fault 10)."""
     broken = tmp_path / "broken"
@@ -307,7 +312,7 @@ def test_workers_that_fail_together_are_one_attempt(tmp_path: Path) -> None:
         server.signal(signal.SIGSTOP)
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: not any(map(is_alive, workers)), "all four are dead")
+        wait_until(lambda: all(map(is_to_be_reaped, workers)), "all four are dead")
         server.signal(signal.SIGCONT)
         failed = r"before it was ready; another one (?:takes its place|is tried in ([\d.]+) s)"
         wait_until(lambda: len(re.findall(failed, server.stderr)) >= 6, "six failures", 20)
