@@ -76,7 +76,7 @@ class Child:
     @property
     def reads_orders(self) -> bool:
         """Whether it does what it is told, as far as is known."""
-        return self.stage is not Stage.STARTING and self.mute <= LONGEST_PAUSE
+        return self.was_ready and self.mute <= LONGEST_PAUSE
 
     def ready(self) -> None:
         """It serves from now on."""
@@ -87,10 +87,10 @@ class Child:
 
     def reopen(self) -> None:
         """Have it go on with new files of its logs; while it loads no order may reach it (`Link.watch`)."""
-        if self.stage is Stage.STARTING:
-            self._is_to_reopen = True
-        else:
+        if self.was_ready:
             self.link.send(Order.REOPEN)
+        else:
+            self._is_to_reopen = True
 
     def retire(self) -> None:
         """Have it finish: a successor takes the new connections."""

@@ -19,9 +19,9 @@ from wizgy.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
 from wizgy.errors import StartError, UsageError
 from wizgy.generation import read_certificates
 from wizgy.loader import load_application
+from wizgy.log import ERROR, OUTPUT
 from wizgy.sink import flush_all
 from wizgy.sources import read_settings, show, suggest, to_toml
-from wizgy.worker import STANDARD_ERROR
 from wizgy.wsgi import Application
 
 USAGE: Final = "usage: wizgy [OPTIONS] APP"
@@ -259,13 +259,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def open_standard_files() -> None:
     """Have something at descriptors 0 to 2, where who starts the process has closed one; else a socket would get it."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= ERROR:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - it is for as long as the process lives
+        sys.stdout = open(OUTPUT, "w", closefd=False)  # noqa: SIM115 - it is for as long as the process lives
     if sys.stderr is None:
-        sys.stderr = open(STANDARD_ERROR, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(ERROR, "w", closefd=False)  # noqa: SIM115
 
 
 def main() -> NoReturn:

@@ -193,7 +193,6 @@ class Connection:
         "_lingered",
         "_reader",
         "_request_id",
-        "_reset",
         "_response",
         "_service",
         "_since",
@@ -234,7 +233,6 @@ class Connection:
         self._request_id = ""  # once somebody has asked for it
         self._cut = False  # whether the last answer was cut short
         self._unframed = False  # whether only the end of the connection tells where the last answer ends
-        self._reset = False  # whether to close with a reset
         self._lingered = 0  # bytes dropped
         self._since = service.now  # when the present transfer or request began
         self._transferred = 0  # bytes of content that came since then
@@ -327,7 +325,7 @@ class Connection:
         """
         if self.output.waiting and self.state is not LINGERING:
             if owned and self.state is not PAUSED:
-                self._reset = self._unframed
+                self._cut = True
                 self.close()
                 return False
             self.output.abort()  # the client takes too little; whoever writes next will notice
@@ -378,6 +376,11 @@ class Connection:
             return  # the owner will notice
         if self.output.waiting:
             self._await_client()
+
+    @property
+    def _reset(self) -> bool:
+        """Whether to close with a reset: an end would look like that of the answer."""
+        return self._cut and self._unframed
 
     # Called by the owner.
     def close(self) -> None:
@@ -692,9 +695,7 @@ class Connection:
         """The application is done; what it gave may wait for the client still."""
         self._keep_alive = response.keep_alive
         self._unframed = response.ends_at_close
-        if response.aborted:
-            self._cut = True
-            self._reset = self._unframed
+        self._cut = response.aborted
         if self._service.access_log is not None:
             self._log(response.code, response.content_sent, now)
         self._forget_request()

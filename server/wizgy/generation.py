@@ -70,10 +70,10 @@ def read_certificates(config: Config) -> SSLContext | None:
 
 
 def withdraw(listeners: list[Listener]) -> None:
-    """Close listening sockets that were opened for a trial."""
+    """Close listening sockets; those that were inherited can be listened on again."""
     for listener in listeners:
-        listener.remove()  # first: as long as it is open nothing else has its inode
         listener.close()
+        listener.remove()
 
 
 def discard(listeners: list[Listener]) -> None:

@@ -63,21 +63,20 @@ class Link:
         except BlockingIOError:
             return b""
 
-    def watch(self) -> None:
+    def watch(self) -> bool:
         """End this process, with SIGIO, once the other one is gone; whatever this one does then. Any message does so.
 
         For a worker that loads the application, where nobody reads what comes, and which may hang. On Linux only: the
         signal means nothing elsewhere.
 
-        Raises:
-            EOFError: the other process is gone already.
+        Returns:
+            Whether the other process was still there.
         """
         if sys.platform == "linux":
             signal.signal(signal.SIGIO, signal.SIG_DFL)
             fcntl.fcntl(self.reader, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(self.reader, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-        if self.read() is None:
-            raise EOFError
+        return self.read() is not None
 
     def unwatch(self) -> None:
         """Undo `watch`."""

@@ -26,7 +26,9 @@ class Listener:
     def __init__(self, sock: socket.socket, path: str = "", inherited: int | None = None) -> None:
         self.sock = sock
         self._path = path
-        self._file = _identify(path) if path else None
+        self._file = os.stat(path) if path else None
+        # As long as this is open no other file gets the same inode; listening sockets close long before a server ends.
+        self._held = os.open(path, os.O_PATH) if path and hasattr(os, "O_PATH") else None
         self._inherited = inherited
         self.is_unix = sock.family == socket.AF_UNIX
         sock.setblocking(False)
@@ -82,12 +84,16 @@ class Listener:
 
     def remove(self) -> None:
         """Remove the path of a Unix socket that this process made, where it is still that socket's."""
+        if self._file is None:
+            return
         try:
-            if self._file is not None and _identify(self._path) == self._file:
+            if os.path.samestat(os.stat(self._path), self._file):
                 os.unlink(self._path)
         except OSError:
             pass  # somebody else did
         self._file = None
+        if self._held is not None:
+            os.close(self._held)
 
 
 def open_listener(address: str, backlog: int) -> Listener:
@@ -111,12 +117,6 @@ def open_listener(address: str, backlog: int) -> Listener:
         raise BindError(f"Cannot listen on {address}: {error.strerror or error}. {_advise(address, error)}") from None
     except UnicodeError:
         raise BindError(f"Cannot listen on {address}: that is no name of a host. Look for a slip in it.") from None
-
-
-def _identify(path: str) -> tuple[int, int]:
-    """What tells a file from another one that takes its place."""
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
 
 
 def _advise(address: str, error: OSError) -> str:

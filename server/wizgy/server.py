@@ -9,7 +9,7 @@ from wizgy import log, supervisor
 from wizgy.child import KILL_AFTER
 from wizgy.engine import Engine
 from wizgy.errors import UsageError
-from wizgy.generation import read_certificates, withdraw
+from wizgy.generation import discard, read_certificates
 from wizgy.listeners import Listener, open_listener
 from wizgy.sources import check_keywords
 from wizgy.wsgi import Application
@@ -92,7 +92,7 @@ class Server:
                 self._engine.wait(self._patience)
             else:
                 self._engine.close()
-            withdraw([self._listener])
+            discard([self._listener])
 
     def __enter__(self) -> Server:
         """Nothing starts before `serve_forever`."""

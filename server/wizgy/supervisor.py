@@ -278,7 +278,7 @@ class Supervisor:
         child.show_stacks()
         child.kill(after=TIME_TO_SHOW)
         if not self._announced:
-            self._fail(LoadError.exit_code)
+            self._end(LoadError.exit_code)
 
     def _read_reports(self, child: Child) -> None:
         """A worker says something, or its end of the pipe is closed."""
@@ -321,9 +321,6 @@ class Supervisor:
             logger.warning("Worker %d was told to stop, not by wizgy; another one takes its place.", child.pid)
             self._pace(child)
             child.finish()
-        if self._exit_code is not None and not any(child.accepts for child in self._children.values()):
-            for listener in self._all_listeners():
-                listener.remove()  # now, for the next server may start while these workers finish
 
     def _announce(self, listeners: list[Listener]) -> None:
         for listener in listeners:
@@ -358,17 +355,14 @@ class Supervisor:
             for child in self._children.values():
                 child.kill()
             return
-        self._exit_code = EXIT_STOPPED
         self._notifier.stopping()
         for listener in self._all_listeners():
             listener.close()  # the workers have their own; the last one to close refuses
             listener.close_inherited()
-        for child in self._children.values():
-            if child.stage is not Stage.KILLED:
-                child.stop()
+        self._end(EXIT_STOPPED)
 
-    def _fail(self, exit_code: int) -> None:
-        """Nothing has ever worked, so trying again would not either: end."""
+    def _end(self, exit_code: int) -> None:
+        """End with that status, once the workers have."""
         self._exit_code = exit_code
         for child in self._children.values():
             if child.stage is not Stage.KILLED:
@@ -464,10 +458,10 @@ class Supervisor:
         elif child.generation is self._trial:
             self._abandon_trial()
             self._fail_reload(f"The new worker {self._describe(child, exit_code)}.")
-        elif not self._announced:
+        elif not self._announced:  # nothing has ever worked, so trying again would not either
             if not child.has_said_why:
                 logger.error("The first worker %s.", self._describe(child, exit_code))
-            self._fail(exit_code if child.has_said_why else EXIT_WORKER_FAILED)
+            self._end(exit_code if child.has_said_why else EXIT_WORKER_FAILED)
         else:
             self._mourn(child, exit_code)
 

@@ -25,7 +25,7 @@ from wizgy.errors import LoadError, StartError
 from wizgy.generation import Generation
 from wizgy.link import Link, Order, Report
 from wizgy.listeners import Listener
-from wizgy.log import logger
+from wizgy.log import ERROR, logger
 from wizgy.overseer import describe_threads
 from wizgy.signals import SelfPipe, do_nothing
 from wizgy.sink import flush_all, reopen_all
@@ -41,7 +41,6 @@ FOR_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signa
 """A terminal sends some of them to the whole group; the supervisor decides what they mean."""
 MOST_NAMED: Final = 3
 """Files to name of those that have changed."""
-STANDARD_ERROR: Final = 2
 EXIT_STOPPED: Final = 0
 EXIT_FAILED: Final = 1
 
@@ -79,9 +78,10 @@ def work(load: Load, generation: Generation, link: Link) -> int:
     config, listeners = generation.config, generation.listeners
     _begin_signals()
     log.configure(config.log_level, config.log_format)
+    if not link.watch():
+        return EXIT_FAILED
     inner = Link(*os.pipe())
     try:
-        link.watch()
         application = load(config) if not config.reload else _load_to_edit(load, config, link)
         engine = Engine(
             application,
@@ -95,8 +95,6 @@ def work(load: Load, generation: Generation, link: Link) -> int:
         logger.say(f"wizgy: {error}")
         link.send(Report.FAILED)
         return error.exit_code
-    except EOFError:
-        return EXIT_FAILED
     signals = SelfPipe()
     signals.catch(signal.SIGTERM, signal.SIGUSR1)
     link.unwatch()
@@ -110,8 +108,8 @@ def _begin_signals() -> None:
         signal.signal(number, do_nothing)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    faulthandler.enable(STANDARD_ERROR)  # a crash in C code shows where it was
-    faulthandler.register(SHOW_STACKS, STANDARD_ERROR)  # for when no Python can run
+    faulthandler.enable(ERROR)  # a crash in C code shows where it was
+    faulthandler.register(SHOW_STACKS, ERROR)  # for when no Python can run
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
@@ -172,7 +170,7 @@ class _Duty:
                 if self._drain_at is not None and monotonic() >= self._drain_at:
                     self._drain(IDLE_DRAINING)
                 self._link.send(Report.ALIVE if self._engine.is_polling() else Report.DEAF)
-        if self._orphaned:  # else the supervisor does it, once the last worker has ended
+        if self._orphaned:  # else the supervisor does it
             for listener in self._listeners:
                 listener.remove()
         return EXIT_STOPPED if self._stopped else EXIT_FAILED

@@ -374,6 +374,17 @@ def test_client_that_pipelines_has_its_turn_and_no_more() -> None:
     assert max(Counter(polls).values()) <= 2
 
 
+def test_engine_that_takes_turns_does_not_hang() -> None:
+    """An engine that has not polled for long, but serves, is told from one that does neither (fault 15)."""
+    engine = Engine(app, check_keywords({}, embedded=True), [])
+    engine._service.now -= 100
+    assert not engine.is_polling()
+    engine._turns += 1
+    assert engine.is_polling()
+    assert not engine.is_polling()
+    engine.close()
+
+
 def test_idle_server_uses_no_processor_time(poller: str) -> None:
     """A server with idle keep-alive connections does not spin."""
     with serving() as address, connect(address) as sock:

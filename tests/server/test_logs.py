@@ -75,14 +75,18 @@ def test_json_log(tmp_path: Path) -> None:
     assert second["status"] == 500
 
 
-def test_time_of_a_request_that_is_refused() -> None:
+@pytest.mark.parametrize("pieces", [[b"GET /bad HTTP/1.1\r\n\r\n"], [b"GET /bad HTTP/1.1\r\n", b"\r\n"]])
+def test_time_of_a_request_that_is_refused(pieces: list[bytes]) -> None:
     """The time for which a connection was idle is not that of the request that is refused after it."""
-    with start("--access-log", "-", "--access-log-format", "%>s %D") as server, connect(server.address) as sock:
+    arguments = ["--trace", "--access-log", "-", "--access-log-format", "%>s %D"]
+    with start(*arguments) as server, connect(server.address) as sock:
         sock.sendall(request())
         assert read_answer(sock)[0].status == 200
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > 1, "a second passes")
-        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        for piece in pieces:
+            sock.sendall(piece)
+            server.wait_stdout("^< GET /bad ")
         assert read_answer(sock)[0].status == 400
         assert int(server.wait_stdout(r"^400 (\d+)$")[1]) < 500_000
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.harness.process import ServerProcess
 from tests.server.client import FOLDER, TIMEOUT, get, is_refused, wait_until
+from wizgy.systemd import SHORTEST_PAUSE, Notifier
 
 
 class NotifySocket:
@@ -82,6 +83,12 @@ def test_watchdog(tmp_path: Path) -> None:
             assert notify.receive() == {"WATCHDOG": "1"}
         assert time.monotonic() - began < 4
     notify.close()
+
+
+@pytest.mark.parametrize("interval", ["", "0", "1", "-5", "x"])
+def test_watchdog_that_cannot_be_pleased(interval: str) -> None:
+    """An interval that is none, or shorter than can be kept, does not keep the supervisor busy."""
+    assert Notifier({"WATCHDOG_USEC": interval}).alive_at - time.monotonic() > SHORTEST_PAUSE / 2
 
 
 def test_nobody_listens_to_notifications() -> None:

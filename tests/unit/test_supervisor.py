@@ -70,7 +70,7 @@ def adopt(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 
     def add(stage: Stage, generation: Generation | None = None) -> RecordedChild:
         child = RecordedChild(1_000_000 + len(children), generation or supervisor._serving)
-        child.stage = stage
+        child.stage, child.was_ready = stage, stage is not Stage.STARTING
         supervisor._children[child.pid] = child
         children.append(child)
         return child
@@ -137,6 +137,14 @@ def test_trial_takes_over_when_its_worker_is_ready(supervisor: Supervisor, adopt
     second.stage = Stage.READY
     supervisor._adjust()
     assert old[1].stage is Stage.DRAINING
+
+
+def test_fault_in_a_reload(supervisor: Supervisor, adopt: Adopt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong while settings are read anew, those that serve go on."""
+    child = adopt(Stage.READY)
+    monkeypatch.setattr(supervisor, "_configure", lambda: 1 // 0)
+    supervisor._handle(signal.SIGHUP)
+    assert (supervisor._trial, supervisor._exit_code, child.stage) == (None, None, Stage.READY)
 
 
 def test_fewer_are_wanted(supervisor: Supervisor, adopt: Adopt) -> None:
