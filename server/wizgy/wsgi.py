@@ -32,6 +32,9 @@ StartResponse = Callable[..., Callable[[bytes], None]]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 FILE_BLOCK: Final = 65536
+_PASSED_ON: Final = ("close", "seek", "tell", "seekable")
+"""What a `FileWrapper` has of its file."""
+_BUFFERED: Final = (io.BufferedReader, io.BufferedRandom)
 _LARGE: Final = 65536
 """Bytes of content from which on it is sent by itself: putting it behind its head would copy it."""
 _LARGEST_MEMO: Final = 1024
@@ -73,6 +76,9 @@ class Channel(Protocol):
 class FileWrapper:
     """``wsgi.file_wrapper``: an iterable over a file-like object, sent by the kernel where that can be done.
 
+    It has the `close`, `seek`, `tell` and `seekable` of its file, where the file has them: what serves a part of the
+    file need not read all that stands before it.
+
     Args:
         filelike: an object with ``read(size)``, and a ``close()`` if it wants to be closed.
         block_size: how many bytes to read at a time.
@@ -83,17 +89,68 @@ class FileWrapper:
     def __init__(self, filelike: BinaryIO, block_size: int = FILE_BLOCK) -> None:
         self.filelike = filelike
         self.block_size = block_size
-        if hasattr(filelike, "close"):
-            self.close = filelike.close
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _PASSED_ON:
+            return getattr(self.filelike, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        data = self.filelike.read(self.block_size)
+        data = _read(self.filelike, self.block_size)
         if not data:
             raise StopIteration
         return data
+
+
+def _read(filelike: BinaryIO, size: int) -> bytes:
+    """Read a block.
+
+    Raises:
+        ApplicationError: it is no bytestring. None is what a file gives that does not block and has nothing yet: the
+            content would end too early.
+    """
+    data = filelike.read(size)
+    if isinstance(data, bytes):
+        return data
+    raise ApplicationError(
+        f"read() of {type(filelike).__name__} returned {type(data).__name__}; a file in wsgi.file_wrapper must return "
+        "bytes, and wait until there are some."
+    )
+
+
+def _read_up_to(wrapper: FileWrapper, length: int) -> Iterator[bytes]:
+    """The blocks of a file up to Content-Length: to ask for more might wait for what never comes.
+
+    Source: PEP 3333, "Optional Platform-Specific File Handling"
+    """
+    while length > 0 and (data := _read(wrapper.filelike, min(wrapper.block_size, length))):
+        length -= len(data)
+        yield data
+
+
+def _find_plain_file(filelike: Any) -> tuple[int, int, int] | None:
+    """The descriptor, the offset and the size of a file whose content is what the kernel would send, else None.
+
+    That has to be proved: a GzipFile has a descriptor too, of other bytes; a file of /proc holds more than its size
+    says, one of /sys less, and a file that is open for writing cannot be read.
+    """
+    if type(filelike) not in _BUFFERED and type(filelike) is not io.FileIO:
+        return None
+    try:
+        if type(getattr(filelike, "raw", filelike)) is not io.FileIO or "read" in vars(filelike):
+            return None
+        filelike.flush()  # what was written, and is still in its buffer
+        descriptor, offset = filelike.fileno(), filelike.tell()
+        status = os.fstat(descriptor)
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode) or not 0 <= offset < size or len(os.pread(descriptor, 2, size - 1)) != 1:
+            return None
+    except Exception:  # noqa: BLE001 - whatever is wrong with it: reading it tells
+        return None
+    return descriptor, offset, size
 
 
 def server_environ(
@@ -277,8 +334,10 @@ class Response:
                 self._finish()
                 return True  # there is no close() to call
             self._iterable = iterable
-            if kind is not FileWrapper or not self._send_file(iterable):  # type: ignore[arg-type]
+            if kind is not FileWrapper:
                 self._iterator = iter(iterable)
+            elif not self._send_file(iterable):  # type: ignore[arg-type]
+                self._iterator = self._iterate_file(iterable)  # type: ignore[arg-type]
         except BaseException as error:  # noqa: BLE001 - the thread outlives whatever the application does
             self._fail(error)
             return True
@@ -440,16 +499,12 @@ class Response:
             self._channel.send(head + data[:length])
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
-        """Have the kernel send a regular file; False where the wrapper must be iterated instead."""
-        # Only Python's own file objects: a GzipFile has a fileno() too, of bytes that are not its content.
-        filelike = wrapper.filelike
-        if type(filelike) not in (io.BufferedReader, io.BufferedRandom, io.FileIO) or self.code:
+        """Have the kernel send a plain file; False where the wrapper must be iterated instead."""
+        found = None if self.code else _find_plain_file(wrapper.filelike)
+        if found is None:
             return False
-        descriptor, offset = filelike.fileno(), filelike.tell()
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return False
-        count = max(status.st_size - offset, 0)
+        descriptor, offset, size = found
+        count = size - offset
         head = self._begin(count)
         if self._framing is _LENGTH:
             count = min(count, self._remaining)
@@ -461,6 +516,14 @@ class Response:
         if count:
             self._channel.send_file(descriptor, offset, count)
         return True
+
+    def _iterate_file(self, wrapper: FileWrapper) -> Iterator[bytes]:
+        """Iterate what the kernel cannot send, up to the Content-Length that was said or is still to come."""
+        if self.code:
+            length = self._remaining if self._framing is _LENGTH else None
+        else:
+            length = self._checked.content_length if self._checked is not None else None
+        return iter(wrapper) if length is None else _read_up_to(wrapper, length)
 
     def _finish(self) -> None:
         """End a response whose application gave all that it had."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import os
+import socket
 import sys
+import tempfile
+import threading
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -496,8 +502,6 @@ def test_filelike_is_iterated() -> None:
 
 def test_compressed_file_is_not_taken_for_a_file(tmp_path: Path) -> None:
     """An object with the descriptor of other bytes than its own is iterated, not sent as that file."""
-    import gzip
-
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(b"plain"))
     done = call(giving(FileWrapper(gzip.GzipFile(path))))  # type: ignore[arg-type]
@@ -517,6 +521,249 @@ def test_wrapper_without_close() -> None:
     wrapper = FileWrapper(Once())  # type: ignore[arg-type]
     assert not hasattr(wrapper, "close")
     assert call(giving(wrapper)).content == b"3\r\nabc\r\n0\r\n\r\n"
+
+
+class Raw(io.RawIOBase):
+    """A stream with no descriptor."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = data
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+class UpperFile(io.FileIO):
+    """A file that gives other bytes than the kernel has."""
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int | None = -1, /) -> Any:
+        return super().read(size).upper()
+
+
+def make_fifo(path: Path) -> Any:
+    """The reading end of a named pipe."""
+    os.mkfifo(path)
+    threading.Thread(target=lambda: path.write_bytes(b"content")).start()
+    return path.open("rb")
+
+
+def make_pipe() -> Any:
+    """The reading end of a pipe, with content."""
+    reading, writing = os.pipe()
+    os.write(writing, b"content")
+    os.close(writing)
+    return os.fdopen(reading, "rb")
+
+
+def make_socket() -> Any:
+    """The stream of a connected socket, with content."""
+    here, there = socket.socketpair()
+    there.sendall(b"content")
+    there.close()
+    with here:
+        return here.makefile("rb")
+
+
+def make_member(path: Path, *, buffered: bool) -> Any:
+    """A member of an archive."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("member", b"content")
+    member = zipfile.ZipFile(path).open("member")  # noqa: SIM115 - the wrapper closes it
+    return io.BufferedReader(member) if buffered else member
+
+
+def make_compressed(path: Path, module: Any) -> Any:
+    """A file that is unpacked while it is read."""
+    path.write_bytes(module.compress(b"content"))
+    return module.open(path)
+
+
+def make_spooled(size: int) -> Any:
+    """A temporary file, which is in memory up to some size."""
+    file = tempfile.SpooledTemporaryFile(size)  # noqa: SIM115 - the wrapper closes it
+    file.write(b"content")
+    file.seek(0)
+    return file
+
+
+def make_named() -> Any:
+    """A temporary file with a name."""
+    file = tempfile.NamedTemporaryFile()  # noqa: SIM115
+    file.write(b"content")
+    file.seek(0)
+    return file
+
+
+def make_instrumented(path: Path) -> Any:
+    """A plain file, whose `read` somebody has replaced."""
+    path.write_bytes(b"CONTENT")
+    file: Any = path.open("rb")
+    read = file.read
+    file.read = lambda size: read(size).lower()
+    return file
+
+
+def make_broken(path: Path, name: str) -> Any:
+    """A plain file, one of whose methods fails."""
+    path.write_bytes(b"content")
+
+    def fail() -> int:
+        raise RuntimeError(name)
+
+    file: Any = path.open("rb")
+    setattr(file, name, fail)
+    return file
+
+
+def make_upper(path: Path, *, buffered: bool) -> Any:
+    """A file of a class of one's own."""
+    path.write_bytes(b"content")
+    file = UpperFile(path)
+    return io.BufferedReader(file) if buffered else file
+
+
+ITERATED: dict[str, Callable[[Path], Any]] = {
+    "a pipe": lambda path: make_pipe(),
+    "a FIFO": make_fifo,
+    "a socket": lambda path: make_socket(),
+    "a stream with no descriptor": lambda path: io.BufferedReader(Raw(b"content")),
+    "memory": lambda path: io.BytesIO(b"content"),
+    "a member of an archive": lambda path: make_member(path, buffered=False),
+    "a buffered member of an archive": lambda path: make_member(path, buffered=True),
+    "gzip": lambda path: make_compressed(path, gzip),
+    "lzma": lambda path: make_compressed(path, lzma),
+    "a spooled file in memory": lambda path: make_spooled(100),
+    "a spooled file on disk": lambda path: make_spooled(1),
+    "a named temporary file": lambda path: make_named(),
+    "read() replaced": make_instrumented,
+    "fileno() that fails": lambda path: make_broken(path, "fileno"),
+    "tell() that fails": lambda path: make_broken(path, "tell"),
+    "a subclass": lambda path: make_upper(path, buffered=True),
+    "a raw subclass": lambda path: make_upper(path, buffered=False),
+}
+
+
+@pytest.mark.parametrize("make", ITERATED.values(), ids=ITERATED)
+@pytest.mark.parametrize("length", [None, "7"])
+def test_what_is_no_plain_file_is_iterated(tmp_path: Path, make: Callable[[Path], Any], length: str | None) -> None:
+    """What the kernel might send otherwise than `read` gives it is read, in blocks, and closed (PEP 3333)."""
+    opened = make(tmp_path / "file")
+    expected = b"CONTENT" if isinstance(getattr(opened, "raw", opened), UpperFile) else b"content"
+    done = call(giving(FileWrapper(opened, 4), *([("Content-Length", length)] if length else [])))
+    blocks = (expected[:4], expected[4:])
+    assert done.content == (
+        expected if length else b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks) + b"0\r\n\r\n"
+    )
+    assert done.reports == []
+    assert opened.closed
+
+
+@pytest.mark.parametrize("name", ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/self/status"])
+def test_size_that_does_not_hold(name: str) -> None:
+    """A file that holds more or less than its size says is read: the size is no Content-Length."""
+    if not os.path.exists(name):
+        pytest.skip(f"this system has no {name}")
+    done = call(giving(FileWrapper(open(name, "rb"))))  # noqa: SIM115
+    assert b"Content-Length" not in done.head
+    assert len(done.content) > len(b"0\r\n\r\n")
+    assert b"+" not in done.content[:3]
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (lambda file: file.write(b"0123456789"), b""),
+        (lambda file: (file.write(b"0123456789"), file.seek(3)), b"[3+7]3456789"),
+        (lambda file: (file.write(b"0123456789"), file.flush(), file.seek(0), file.write(b"ab")), b"[2+8]23456789"),
+        (lambda file: file.seek(100), b""),
+        (lambda file: None, b""),
+    ],
+)
+def test_file_that_was_written(tmp_path: Path, write: Callable[[Any], Any], expected: bytes) -> None:
+    """What an application has written counts, also where it was still in a buffer; it is sent from where it stands."""
+    file = (tmp_path / "file").open("w+b")
+    write(file)
+    done = call(giving(FileWrapper(file)))
+    assert b"\r\nContent-Length: %d\r\n" % len(expected.partition(b"]")[2]) in done.head
+    assert done.content == expected
+
+
+def test_no_more_is_read_than_content_length() -> None:
+    """A stream that goes on, such as a connection that is kept alive, is read to Content-Length (PEP 3333)."""
+    asked = []
+
+    class Endless:
+        def read(self, size: int) -> bytes:
+            asked.append(size)
+            return b"x" * min(size, 3)
+
+    done = call(giving(FileWrapper(Endless(), 4), ("Content-Length", "8")))  # type: ignore[arg-type]
+    assert done.content == b"xxxxxxxx"
+    assert asked == [4, 4, 2]
+    assert done.reports == []
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        (lambda size: None, "returned NoneType"),
+        (lambda size: "text", "returned str"),
+        (lambda size: bytearray(b"x"), "returned bytearray"),
+        (lambda size: 7, "returned int"),
+    ],
+)
+@pytest.mark.parametrize("fields", [[], [("Content-Length", "4")]])
+def test_file_that_gives_no_bytes(read: Callable[[int], Any], expected: str, fields: list[tuple[str, str]]) -> None:
+    """A file whose `read` gives no bytestring is an error that says so, not the end of the content."""
+
+    class Odd:
+        pass
+
+    odd: Any = Odd()
+    odd.read = read
+    done = call(giving(FileWrapper(odd), *fields))
+    assert done.is_failure()
+    assert f"read() of Odd {expected}; a file in wsgi.file_wrapper must return bytes" in str(done.reports[0][1])
+
+
+def test_wrapper_has_what_its_file_has(file: Path) -> None:
+    """Who serves a part of a file can seek in the wrapper, which is sent from there."""
+    wrapper = FileWrapper(file.open("rb"))
+    assert wrapper.seekable()
+    wrapper.seek(7)
+    assert wrapper.tell() == 7
+    assert call(giving(wrapper)).content == b"[7+3]789"
+    assert not any(hasattr(FileWrapper(object()), name) for name in ("seek", "tell", "seekable", "close", "read"))  # type: ignore[arg-type]
+
+
+def test_subclass_of_the_wrapper_is_iterated(file: Path) -> None:
+    """A wrapper of one's own decides itself what it gives."""
+
+    class Upper(FileWrapper):
+        def __next__(self) -> bytes:
+            return super().__next__().replace(b"0", b"o")
+
+    assert call(giving(Upper(file.open("rb")), ("Content-Length", "10"))).content == b"o123456789"
+
+
+def test_file_after_write(file: Path) -> None:
+    """After write() a file follows what was pushed."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> FileWrapper:
+        start_response("200 OK", [("Content-Length", "6")])(b"ab")
+        return FileWrapper(file.open("rb"), 3)
+
+    assert call(app).content == b"ab0123"
 
 
 def environ_of(head: RequestHead, content_length: int | None = None) -> dict[str, Any]:
