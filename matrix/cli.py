@@ -30,7 +30,8 @@ from matrix.repro import Order, UnknownCase, find_case, list_cases, reproduce
 from matrix.results import EXIT_FAILED, EXIT_OK, EXIT_SETUP, EXIT_USAGE
 from matrix.run import ManyCells, Plan, default_output
 from matrix.runner import CellRunner
-from matrix.suite import Stop, Suite
+from matrix.stop import Stop
+from matrix.suite import Suite
 from matrix.transports import GivenImageTransport, ImageTransport, NotHere, Transport, UrlTransport, VenvTransport
 from matrix.trees import changed_files, file_at
 from requirements import lock

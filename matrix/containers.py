@@ -20,13 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matrix import children
 from matrix.cells import Cell
 from matrix.environments import SetupError, run_step
 from matrix.manifest import ROOT
 from matrix.processes import StartError, wait_answering
 from matrix.records import decode
 from matrix.results import Case
-from matrix.suite import LAST_LINES, Stop, SuiteEnd
+from matrix.stop import Stop
+from matrix.suite import LAST_LINES, SuiteEnd
 
 BAKE_FILE = "docker/docker-bake.hcl"
 COMPOSE_FILE = "docker-compose.yml"
@@ -255,11 +257,11 @@ class Engine:
                 *("tests/control", "--tb=short", "--framework", cell.version.id, "--server", cell.server),
                 *("--python", cell.python, "--record", "/records", "--record-cell", cell.id, "--record-again", again),
             ]
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            with stop.ends(process):
+            process = children.start(command, variables=os.environ, output=subprocess.PIPE)
+            try:
                 output = process.communicate()[0].decode("utf-8", "backslashreplace")
+            finally:
+                children.end(process)
             lines = [json.loads(line) for line in records.read_text(encoding="ascii").splitlines()]
         for line in lines:
             if line.pop("record", None):

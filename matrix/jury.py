@@ -15,7 +15,8 @@ from matrix.environments import SetupError
 from matrix.manifest import SUITES, Matrix
 from matrix.processes import StartError
 from matrix.results import Blame, BlamedOn, Case, Verdict
-from matrix.suite import CaseName, Selection, Stop, Suite
+from matrix.stop import Stop
+from matrix.suite import CaseName, Selection, Suite
 from matrix.transports import NotHere, Transport
 
 MAX_CASES = 60

@@ -50,6 +50,7 @@ class Progress:
         self._mutex = Lock()
         self._running: dict[str, tuple[float, int]] = {}
         self._ended = 0
+        self._stopping = False
         self._live = _live_display(self, output)
 
     def __enter__(self) -> Progress:
@@ -84,9 +85,16 @@ class Progress:
         with self._mutex:
             self._running.pop(cell.id, None)
             self._ended += 1
-            self._write(f"[{self._ended:>{len(str(self._total))}}/{self._total}] {describe_cell(result)}")
-            for line in describe_failures(result):
-                self._write(f"    {line}")
+            place = self._ended
+        # Without the lock: rich takes one of its own to print, and holds that while it draws, which takes this one.
+        lines = [f"[{place:>{len(str(self._total))}}/{self._total}] {describe_cell(result)}"]
+        lines += [f"    {line}" for line in describe_failures(result)]
+        self._write("\n".join(lines))
+
+    def stopping(self) -> None:
+        """The run was told to stop."""
+        self._stopping = True
+        self._write("stopping: tests, servers and installations are ended; once more to end at once")
 
     def summarise(self, results: Sequence[CellResult], seconds: float, output: Path, *, stopped: bool) -> None:
         """Say at the end how many cells came out how, and where the results are."""
@@ -118,9 +126,11 @@ class Progress:
 
     def _write(self, line: str) -> None:
         if self._live:
-            self._live.console.print(line, markup=False, highlight=False)
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(line, file=self._output, flush=True)
+            # In one piece: another thread may write too.
+            self._output.write(f"{line}\n")
+            self._output.flush()
 
 
 def describe_verdict(verdict: Verdict) -> str:

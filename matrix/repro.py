@@ -35,7 +35,8 @@ from matrix.results import (
     this_host,
 )
 from matrix.runner import CellRunner
-from matrix.suite import CaseName, Selection, Stop, Suite
+from matrix.stop import Stop
+from matrix.suite import CaseName, Selection, Suite
 from matrix.transports import Started, Transport, again_command, tree_version
 from matrix.trees import tree_commit, tree_is_modified
 

@@ -8,17 +8,19 @@ used again: whoever runs a failure once more wants to see whether it still is on
 from __future__ import annotations
 
 import json
+import math
 import os
-import signal
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
+from queue import Empty, SimpleQueue
 
+from matrix import children
 from matrix.cells import Cell
 from matrix.environments import CACHE, SetupError
 from matrix.fingerprints import fingerprint
@@ -42,11 +44,15 @@ from matrix.results import (
 )
 from matrix.results import Cell as CellRecord
 from matrix.runner import CellResult, CellRunner, Interrupted
-from matrix.suite import Stop
+from matrix.stop import EXIT_INTERRUPTED, stopping
 from matrix.transports import tree_version
 from matrix.trees import tree_commit, tree_is_modified
 
-EXIT_INTERRUPTED = 130
+STOP_SECONDS = 3.0
+"""Seconds that cells are given to end once their processes are killed: they remove what they have made."""
+
+LOOK_SECONDS = 0.2
+"""Seconds between two looks whether the run was stopped."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,9 @@ class ManyCells:
         began = datetime.now(timezone.utc)
         plan = self._plan
         plan.output.unlink(missing_ok=True)
-        with ResultsWriter(plan.output) as writer, self._progress, _stopping(self._runner.stop):
+        with stopping(self._runner.stop), ResultsWriter(plan.output) as writer, self._progress:
             writer.write(self._head(began))
-            with ThreadPoolExecutor(plan.jobs, thread_name_prefix="cell") as pool:
-                jobs = [pool.submit(self._run_one, cell, writer) for cell in plan.cells]
-                _wait_for(jobs)
+            self._work(writer)
             stopped = bool(self._runner.stop)
             verdicts = [verdict for result in self._results for verdict in _verdicts(result)]
             status = EXIT_INTERRUPTED if stopped else exit_status(verdicts)
@@ -99,6 +103,51 @@ class ManyCells:
             writer.write(End(finished=format_time(ended), seconds=seconds, status=status, interrupted=stopped))
         self._progress.summarise(self._results, seconds, plan.output, stopped=stopped)
         return status
+
+    def _work(self, writer: ResultsWriter) -> None:
+        """Run the cells in threads until all have ended, or the run is stopped.
+
+        The threads are daemons: one that cannot be stopped, since it waits for another run, keeps nobody.
+        """
+        waiting, outcomes = SimpleQueue[Cell](), SimpleQueue[BaseException | None]()
+        for cell in self._plan.cells:
+            waiting.put(cell)
+
+        threads = min(self._plan.jobs, len(self._plan.cells))
+        for place in range(threads):
+            threading.Thread(
+                target=self._run_waiting, args=(waiting, outcomes, writer), name=f"cells-{place}", daemon=True
+            ).start()
+        self._wait_for(outcomes, threads)
+
+    def _run_waiting(
+        self, waiting: SimpleQueue[Cell], outcomes: SimpleQueue[BaseException | None], writer: ResultsWriter
+    ) -> None:
+        """Run cells until none waits."""
+        try:
+            with suppress(Empty):
+                while True:
+                    self._run_one(waiting.get_nowait(), writer)
+            outcomes.put(None)
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            outcomes.put(error)
+
+    def _wait_for(self, outcomes: SimpleQueue[BaseException | None], threads: int) -> None:
+        """Wait for the outcomes of threads; an error in one is raised when it comes."""
+        deadline = math.inf
+        while threads and time.monotonic() < deadline:
+            # With a bound, so that signals reach the main thread.
+            with suppress(Empty):
+                error = outcomes.get(timeout=LOOK_SECONDS)
+                threads -= 1
+                if error:
+                    raise error
+            if self._runner.stop:
+                if deadline == math.inf:
+                    deadline = time.monotonic() + STOP_SECONDS
+                    self._progress.stopping()
+                # Again and again, since a thread may be about to start one more process.
+                children.end_all()
 
     def _head(self, began: datetime) -> Run:
         plan = self._plan
@@ -177,30 +226,3 @@ def _records(result: CellResult) -> list[Record]:
 def _verdicts(result: CellResult) -> Iterator[Verdict]:
     yield result.cell.verdict
     yield from (case.verdict for case in result.cases)
-
-
-def _wait_for(jobs: Sequence[Future[None]]) -> None:
-    """Wait until all jobs have ended; an error in one is raised when it comes."""
-    pending = set(jobs)
-    while pending:
-        # With a bound, so that signals reach the main thread.
-        ended, pending = wait(pending, timeout=0.5, return_when="FIRST_EXCEPTION")
-        for job in ended:
-            job.result()
-
-
-@contextmanager
-def _stopping(stop: Stop) -> Iterator[None]:
-    """Let INT and TERM stop the run: the first one in order, a second one at once."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

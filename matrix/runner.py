@@ -26,7 +26,8 @@ from matrix.jury import Jury
 from matrix.manifest import SUITES, Matrix
 from matrix.processes import StartError
 from matrix.results import Blame, Case, Kind, Provenance, Verdict, format_time, worst
-from matrix.suite import CaseName, Selection, Stop, Suite, SuiteEnd
+from matrix.stop import Stop
+from matrix.suite import CaseName, Selection, Suite, SuiteEnd
 from matrix.transports import NotHere, Started, Transport, again_command
 
 MAX_RESTARTS = 5

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from matrix import children
 from matrix.cells import Cell
 from matrix.manifest import ROOT
 from matrix.recorder import case_name
 from matrix.records import decode
 from matrix.results import Case, Kind
+from matrix.stop import Stop
 
 LAST_LINES = 30
 
 END_SECONDS = 10.0
-"""Seconds for the process of tests to end after its last record."""
+"""Seconds for the process of tests to end after it has said that all were run."""
+
+LOOK_SECONDS = 0.2
+"""Seconds between two looks at what no descriptor tells: a stop, and the end of a process."""
+
+COLLECT_SECONDS = 15.0
+"""Seconds that collecting the tests may take beyond the limit of one case."""
+
+SLACK = 60.0
+"""Seconds without a record beyond the limit of one case: the recorder, which keeps that limit, asks a silent server."""
+
+STACKS_SECONDS = 1.0
+"""Seconds for a process that hangs to print where."""
+
+READ_BYTES = 65536
 
 CaseName = tuple[Kind, str]
 """The kind and the id of a case: what identifies it within a cell."""
@@ -48,55 +66,14 @@ EVERYTHING = Selection()
 class SuiteEnd:
     """How the tests ended.
 
-    `finished` says whether they came to their end; `collected` is how many they were to be, and `output` the last of
-    what pytest printed.
+    `finished` says whether they came to their end; `status` is what pytest then said, else that of its process.
+    `collected` is how many they were to be, and `output` the last of what pytest printed, with why it was ended.
     """
 
     finished: bool
     status: int
     collected: int
     output: str
-
-
-class Stop:
-    """Tells every process of tests to end, now and from then on."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._processes: set[subprocess.Popen[bytes]] = set()
-        self._set = False
-
-    def __bool__(self) -> bool:
-        return self._set
-
-    def set(self) -> None:
-        """End the processes that run, and those that will be started."""
-        with self._mutex:
-            self._set = True
-            for process in self._processes:
-                _kill_group(process)
-
-    @contextmanager
-    def ends(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """End a process when this is set; whatever happens, nothing that it started is left on leaving."""
-        with self._mutex:
-            self._processes.add(process)
-            if self._set:
-                _kill_group(process)
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._processes.discard(process)
-            # With its output at an end the process is ending; what it started, and left behind, is not.
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(END_SECONDS)
-            _kill_group(process)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -165,25 +142,68 @@ class Suite:
     def _follow(
         self, command: list[str], temporary: Path, on_case: Callable[[Case], None], stop: Stop | None
     ) -> SuiteEnd:
-        reader, writer = os.pipe()
+        stop = Stop() if stop is None else stop
+        records = _Records(on_case)
         output = temporary / "output"
-        with output.open("wb") as sink, os.fdopen(reader, encoding="ascii") as lines:
-            process = subprocess.Popen(
+        reader, writer = os.pipe()
+        with output.open("wb") as sink, os.fdopen(reader, "rb", buffering=0) as pipe:
+            process = children.start(
                 [*command, "--record", f"/dev/fd/{writer}"],
-                cwd=self.root,
-                env=self._variables(temporary),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
+                variables=self._variables(temporary),
+                output=sink,
+                directory=self.root,
                 pass_fds=[writer],
-                start_new_session=True,
             )
             os.close(writer)
-            with (stop or Stop()).ends(process):
-                collected, finished = _read_records(lines, on_case)
-            status = process.wait()
+            try:
+                why = self._watch(process, pipe, records, stop)
+            finally:
+                status = children.end(process)
         tail = output.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-LAST_LINES:]
-        return SuiteEnd(finished, status, collected, "\n".join(tail))
+        finished = records.status is not None
+        return SuiteEnd(
+            finished,
+            status if records.status is None else records.status,
+            records.collected,
+            "\n".join([*([why] if why else []), *tail]),
+        )
+
+    def _watch(self, process: subprocess.Popen[bytes], pipe: IO[bytes], records: _Records, stop: Stop) -> str:
+        """Take records until the tests end; return why they have to be ended, nothing when they did by themselves.
+
+        The end of the pipe alone says nothing: a test may leave a thread, so that its process stays, or a process that
+        has the pipe.
+        """
+        heard = time.monotonic()
+        while not stop:
+            ended = process.poll() is not None
+            if _readable(pipe, 0.0 if ended else LOOK_SECONDS):
+                data = os.read(pipe.fileno(), READ_BYTES)
+                records.take(data)
+                heard = time.monotonic()
+                if not data:
+                    return self._wait_end(process)
+            elif ended:
+                return ""
+            elif records.status is not None:
+                return self._wait_end(process)
+            elif (silent := time.monotonic() - heard) > self.limit + (SLACK if records.began else COLLECT_SECONDS):
+                doing = "while tests ran" if records.began else "while the tests were collected"
+                self._ask_where(process)
+                return f"nothing was heard for {silent:.0f} s {doing}, so they were ended; where they were:"
+        return "stopped"
+
+    def _wait_end(self, process: subprocess.Popen[bytes]) -> str:
+        """Give a process that has said all the time to end."""
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+        return ""
+
+    def _ask_where(self, process: subprocess.Popen[bytes]) -> None:
+        """Let pytest print the stacks of its threads: `faulthandler`, which it enables, does that on SIGABRT."""
+        process.send_signal(signal.SIGABRT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STACKS_SECONDS)
 
     def _variables(self, temporary: Path) -> dict[str, str]:
         strange = ("WIZGY_", "PYTEST_", "PYTHONPATH", "TMPDIR")
@@ -211,13 +231,33 @@ def _write_selection(directory: Path, selection: Selection) -> list[str]:
     return options
 
 
-def _read_records(lines: Iterable[str], on_case: Callable[[Case], None]) -> tuple[int, bool]:
-    """Hand over the records that come until the tests end; return how many tests there were, and if all were run."""
-    collected, finished = 0, False
-    for line in lines:
-        values = json.loads(line)
-        if values.pop("record", None):
-            on_case(decode(Case, values, "case"))
-        collected = values.get("collected", collected)
-        finished = finished or "finished" in values
-    return collected, finished
+def _readable(pipe: IO[bytes], seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+class _Records:
+    """What the tests have said so far: how many they are, a record of each that has ended, and their end.
+
+    Args:
+        on_case: told of each case.
+    """
+
+    def __init__(self, on_case: Callable[[Case], None]) -> None:
+        self._on_case = on_case
+        self._rest = b""
+        self.began = False
+        self.collected = 0
+        self.status: int | None = None
+
+    def take(self, data: bytes) -> None:
+        """Take what was read; the end of a line may still be missing, and stays so when the tests are killed."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            values = json.loads(line)
+            self.collected = values.get("collected", self.collected)
+            self.began = self.began or "collected" in values
+            self.status = values.get("finished", self.status)
+            if values.pop("record", None):
+                self._on_case(decode(Case, values, "case"))

@@ -33,7 +33,8 @@ from matrix.manifest import ROOT, Matrix, Server
 from matrix.processes import StartError, start, wait_answering
 from matrix.results import Case, Provenance
 from matrix.results import Transport as TransportName
-from matrix.suite import Stop, Suite, SuiteEnd
+from matrix.stop import Stop
+from matrix.suite import Suite, SuiteEnd
 from matrix.trees import tree_commit
 
 TESTS_LOCK = ROOT / "requirements" / "tests.txt"

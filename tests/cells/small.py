@@ -15,7 +15,8 @@ from matrix.interpreters import find_interpreter
 from matrix.manifest import ROOT, Matrix, load_matrix
 from matrix.processes import start
 from matrix.results import Case, Provenance
-from matrix.suite import Stop, Suite, SuiteEnd
+from matrix.stop import Stop
+from matrix.suite import Suite, SuiteEnd
 from matrix.transports import Started, VenvTransport, again_command
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -16,9 +16,9 @@ from matrix.cells import Cell
 from matrix.manifest import ROOT
 from matrix.progress import Progress
 from matrix.results import read_results
-from matrix.run import EXIT_INTERRUPTED, ManyCells, Plan
+from matrix.run import ManyCells, Plan
 from matrix.runner import CellResult, CellRunner
-from matrix.suite import Stop
+from matrix.stop import EXIT_INTERRUPTED, Stop
 from tests.cells.small import World
 
 SCHEMA = ROOT / "matrix" / "schemas" / "results.schema.json"

@@ -10,7 +10,7 @@ from matrix.jury import Jury
 from matrix.progress import describe_cell, describe_failures
 from matrix.results import Case, Verdict, exit_status
 from matrix.runner import CellResult, CellRunner
-from matrix.suite import Stop
+from matrix.stop import Stop
 from tests.cells.small import NO_PYTHON, World
 
 SERVERS = ("good", "other", "mute", "frail", "rude", "moody", "absent")
