@@ -28,10 +28,18 @@ from time import monotonic, time
 from typing import BinaryIO, Final, Protocol
 
 from wizgy.config import Config
-from wizgy.errors import BadRequest, InsufficientStorage, MisdirectedRequest, RequestError, RequestTimeout
+from wizgy.errors import (
+    BadRequest,
+    InsufficientStorage,
+    MisdirectedRequest,
+    RequestError,
+    RequestTimeout,
+    VersionNotSupported,
+)
 from wizgy.http import response as http
 from wizgy.http.body import Decoder, FixedLengthDecoder, decoder_for
-from wizgy.http.request import FieldSection, HeadReader, Limits, RequestHead, RequestLine
+from wizgy.http.request import FieldSection, HeadReader, Limits, RequestHead, RequestLine, is_forwarded, salvage_head
+from wizgy.http.strangers import explain_stranger, first_line
 from wizgy.log import (
     AccessLog,
     ErrorLog,
@@ -44,6 +52,7 @@ from wizgy.log import (
 )
 from wizgy.logline import Exchange
 from wizgy.output import RESET_AT_CLOSE, Output, open_temporary_file
+from wizgy.refusals import Refusals
 from wizgy.transport import RECEIVE_SIZE, Transport, receive
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
 
@@ -54,6 +63,11 @@ CONTENT_MEMORY: Final = 256 * 1024
 """Bytes of a request's content that are kept in memory before it goes to a file."""
 HEAD_BEGINNINGS: Final = (b"HEAD ", b"\r\nHEAD ")
 """What begins a request whose answer has no content, after the one empty line that is ignored."""
+MOST_LEFT_OUT: Final = 20
+LONGEST_LEFT_OUT: Final = 64
+"""Fields to name that were left out of `environ`, and characters of a name: strangers may send any."""
+MISUNDERSTOOD: Final = (BadRequest, VersionNotSupported)
+"""Errors for which what the client sent may tell more than the rule that it breaks."""
 SLOWEST: Final = 500
 """Bytes per second that a client must send of its content, or take of its answer, in the long run."""
 LINGER_IDLE: Final = 5.0
@@ -104,6 +118,7 @@ class Service:
         self.application = application
         self.config = config
         self.errors = errors
+        self.refusals = Refusals(errors)
         self.access_log = access_log
         self.trace = trace
         self.deadlines = deadlines
@@ -117,16 +132,23 @@ class Service:
         self.ready = True  # what /readyz tells
         self.draining = False  # every answer closes its connection
         self.keepalive_timeout = config.keepalive_timeout  # shorter then
-        self.noticed_stranger = False
+        self._left_out: set[str] = set()  # the fields of which `notice_left_out` has told
         self.own_fields: http.ServerFields  # renewed every second
         self.renew_date(time())
 
-    def notice_stranger(self, address: str) -> None:
-        """Say once that a peer sent what only a trusted proxy may: whoever set up the proxy looks for the reason."""
-        if not self.noticed_stranger:
-            self.noticed_stranger = True
-            name = address or "unix"
-            logger.info("X-Forwarded-For of %s does not count. If that is your proxy: --trust-proxy %s", name, name)
+    def notice_left_out(self, names: list[str], address: str, advice: str) -> None:
+        """Say once of each field that it is left out of `environ`: whoever set up the proxy looks for the reason.
+
+        Args:
+            names: the lower-case names of the fields.
+            address: that of the peer.
+            advice: what to do, with the flag.
+        """
+        new = [name for name in names if name not in self._left_out and len(name) <= LONGEST_LEFT_OUT]
+        if new and len(self._left_out) < MOST_LEFT_OUT:
+            self._left_out.update(new)
+            fields = ", ".join(name.title() for name in new)
+            logger.info("Left out of environ: %s of %s. %s", fields, address or "a Unix socket", advice)
 
     def renew_date(self, now: float) -> None:
         """Take a time, in seconds since the epoch, for the answers of the next second."""
@@ -333,7 +355,8 @@ class Connection:
         if not owned:
             return False
         if self.state is CONTENT or (self.state is HEAD and self._buffer):
-            self._refuse(RequestTimeout("The request did not come in time."))
+            what, flag = ("content", "body") if self.state is CONTENT else ("head", "header")
+            self._refuse(RequestTimeout(f"The {what} of the request did not come in time (--{flag}-timeout)."))
         elif self.state in (HEAD, LINGERING):
             self.close()
         return False
@@ -351,7 +374,7 @@ class Connection:
         self.output.broken = True
         answer = b""
         if head is not None and response is not None and response.code == 0:
-            text = "The application did not answer in time."
+            text = "The application did not answer in time (--request-timeout)."
             answer = http.build_error(504, text, own=self._own_fields(), is_head=head.line.method == "HEAD")
             self._log(504, 0, monotonic())
         elif response is not None:
@@ -360,7 +383,8 @@ class Connection:
                 self.output.reset()
         self.output.abort(answer)
         done = "answered with 504" if answer else "cut"
-        self.report(f"The application took more than {limit:g} s; the request was {done}. It is here:\n{stack}", None)
+        took = f"The application took more than {limit:g} s (--request-timeout)"
+        self.report(f"{took}; the request was {done}. It is here:\n{stack}", None)
 
     # Any thread may call it.
     def is_idle(self) -> bool:
@@ -645,8 +669,8 @@ class Connection:
             content.write(data)
             if is_last:
                 content.flush()  # or it would fail later, where nobody answers for it
-        except OSError:
-            raise InsufficientStorage("The server has no room for the content of the request.") from None
+        except OSError as error:
+            raise InsufficientStorage("The server has no room for the content of the request.") from error
 
     def _make_response(self) -> Response:
         service, head, content = self._service, self._head, self._content
@@ -682,9 +706,13 @@ class Connection:
         return own.with_request_id(self.request_id()) if self._service.identifies else own
 
     def _environ_of(self, fields: FieldSection) -> Environ:
-        if "x-forwarded-for" in fields.values:
-            self._service.notice_stranger(self._client[0])
-        return environ_of_fields(self._environ, fields, self._client)
+        environ = environ_of_fields(self._environ, fields, self._client)
+        if len(environ) < len(self._environ) + len(self._client) + len(fields.values):  # some field is not in it
+            names = [name for name in fields.values if is_forwarded(name)]
+            address = self._client[0]
+            advice = f"If that is your proxy, set --trust-proxy {address or 'unix'}"
+            self._service.notice_left_out(names, address, advice)
+        return environ
 
     def report(self, text: str, error: BaseException | None) -> None:
         """Log that the application is at fault."""
@@ -756,20 +784,40 @@ class Connection:
         """Answer a request that is refused; nothing that comes later is parsed."""
         if not self._head_begun and self._head is None:
             self._since = self._service.now
+        reason = str(error)
+        if self._head is None:
+            if type(error) in MISUNDERSTOOD:
+                reason = explain_stranger(self._buffer) or reason
+            self._head = salvage_head(self._buffer, self._service.limits)
         answer = http.build_error(
             error.status,
-            str(error),
+            reason,
             own=self._own_fields(),
             # Where no head could be read, its first word may still tell that content would not be understood.
             is_head=self._head.line.method == "HEAD" if self._head else self._buffer.startswith(HEAD_BEGINNINGS),
         )
+        self._note_refusal(error.status, reason, error.__cause__)
         self._answer(error.status, answer, keep_alive=False)
+
+    def _note_refusal(self, status: int, reason: str, cause: BaseException | None = None) -> None:
+        """Log why the server answers by itself."""
+        self._service.refusals.note(
+            self._client,
+            status,
+            reason,
+            head=self._head,
+            request_id=self.request_id(),
+            begin=first_line(self._buffer),
+            fault=str(cause) if cause else "",
+        )
 
     def _answer_for_server(self, head: RequestHead) -> None:
         """Answer what the application is not asked, ready or not, busy or not."""
         status, fields, content = self._answer_about_server(head)
         fields.append(("Content-Length", str(len(content))))
         checked = http.check_head(status, fields)
+        if checked.code >= 400:
+            self._note_refusal(checked.code, content.decode("ascii").strip())
         keep_alive = head.keep_alive and not self.is_closing() and head.content_length == 0
         answer = http.build_head(
             checked,

@@ -38,6 +38,7 @@ from wizgy.listeners import Listener
 from wizgy.log import ErrorStream, Trace, logger, open_access_log
 from wizgy.overseer import Dismissed, Overseer
 from wizgy.sink import start_writers
+from wizgy.throttle import Throttle
 from wizgy.wsgi import Application, Environ, server_environ
 
 if TYPE_CHECKING:  # it takes a while to import, and few servers need it
@@ -62,8 +63,6 @@ SPARE_DESCRIPTORS: Final = 64
 """File descriptors that are left for the application, its files and the spools."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds to wait when the system has no descriptor left."""
-NOTICE_INTERVAL: Final = 60.0
-"""Seconds between two notices of the same trouble."""
 
 LONGEST_WAIT: Final = 0.5
 """The most seconds to poll at a time. A new connection wakes one process only; where that is stopped or killed before
@@ -378,7 +377,7 @@ class Engine:
         self._left_waiting = False  # whether some waited at the last look for all that
         self._accept_batch = 1  # one at a time until more come than that: to look for another in vain costs as much
         self._accept_again = 0.0  # when to try again after the system had no descriptor left
-        self._noticed = 0.0
+        self._throttle = Throttle()
         self._turns = self._turns_seen = 0  # how many there were, now and when somebody last asked
         self._ready: deque[tuple[int, int]] = deque()  # descriptors that have something to do, and their events
         self._polling = False
@@ -726,6 +725,7 @@ class Engine:
         self._service.renew_date(seconds)
         self._next_round = now + min(1 / Timers.SLOTS, 1 - seconds % 1)
         self._expire(now)
+        self._service.refusals.tell_withheld()
         if self._overseer is not None:
             self._overseer.dismiss_overdue(now, self._give_up)
         if self._drain_at is not None:
@@ -800,8 +800,7 @@ class Engine:
         self._accepting = False
         for descriptor in self._listeners:
             self._poller.remove(descriptor)
-        if reason and monotonic() - self._noticed > NOTICE_INTERVAL:
-            self._noticed = monotonic()
+        if reason and self._throttle.admits():
             logger.warning("New connections wait: %s (%d are open).", reason, len(self._connections))
 
     def _stand_aside(self) -> None:
@@ -875,6 +874,7 @@ class Engine:
         self._activity.set()
         for _ in range(self._config.threads + 1):
             self._wake_standby()
+        self._service.refusals.tell_withheld(early=True)
         self.close()
         self._stopped.set()
         self._notify(Notice.STOPPED)

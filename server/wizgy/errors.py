@@ -21,7 +21,7 @@
         └── BindError                 4
 
 The text of a `RequestError` goes into the answer, so it says which rule was broken and never repeats
-what the client sent.
+what the client sent. Its cause, where it has one, is the server's fault and goes into the log alone.
 """
 
 from __future__ import annotations

@@ -148,6 +148,7 @@ class ErrorLog:
         *,
         head: RequestHead | None = None,
         request_id: str = "",
+        level: str = "error",
     ) -> None:
         """Log a fault in the answer to a request.
 
@@ -156,8 +157,9 @@ class ErrorLog:
             error: whose traceback is logged too.
             head: the head of the request.
             request_id: its id.
+            level: one of `LOG_LEVELS`.
         """
-        self._say("error", text, (), error, head, request_id)
+        self._say(level, text, (), error, head, request_id)
 
     def say(self, text: str) -> None:
         """Write a line as it is, for the one who has started the command."""

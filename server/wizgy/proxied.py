@@ -13,20 +13,16 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import monotonic
-from typing import Final
 
 from wizgy.config import Config
 from wizgy.connection import Connection, Service
 from wizgy.http.forwarded import DEFAULT_PORTS, Origin, Trust, find_origin, split_host
-from wizgy.http.request import FieldSection, RequestHead, RequestLine, is_forwarded
+from wizgy.http.request import FORWARDED_FIELDS, FieldSection, RequestHead, RequestLine, is_forwarded
 from wizgy.log import logger
 from wizgy.proxy import MalformedPreamble, Preamble, parse_preamble
+from wizgy.throttle import Throttle
 from wizgy.transport import Transport
 from wizgy.wsgi import Environ, cgi_name, environ_of_fields
-
-NOTICE_INTERVAL: Final = 60.0
-"""Seconds between two notices of connections that were closed."""
 
 
 class Front:
@@ -39,15 +35,14 @@ class Front:
     def __init__(self, config: Config) -> None:
         self.trust = Trust(config.trust_proxy)
         self.forwarded_fields = frozenset(config.forwarded_fields)
+        self.left_out = frozenset(FORWARDED_FIELDS) - self.forwarded_fields
         self.keep_forwarded = config.keep_forwarded
         self.proxy_protocol = config.proxy_protocol
-        self._noticed = 0.0
+        self._throttle = Throttle()
 
     def notice(self, peer: str, why: str) -> None:
         """Log that a connection was closed, now and then: a stranger may make any number of them."""
-        now = monotonic()
-        if not self._noticed or now - self._noticed > NOTICE_INTERVAL:
-            self._noticed = now
+        if self._throttle.admits():
             logger.warning("A connection of %s was closed: %s", peer or "the Unix socket", why)
 
 
@@ -145,6 +140,9 @@ class ProxiedConnection(Connection):
 
     def _find_origin(self, head: RequestHead) -> None:
         values = head.fields.values
+        if not self._front.left_out.isdisjoint(values):
+            names = [name for name in values if name in self._front.left_out]
+            self._service.notice_left_out(names, self._peer[0], "If your proxy sets it, add it to --forwarded-fields")
         origin = find_origin(values, self._front.forwarded_fields, self._front.trust.includes)
         host = origin.host or head.line.authority or values.get("host", "")
         self._told_client = origin.client or self._peer

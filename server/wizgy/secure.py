@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from wizgy.connection import Service, State
-from wizgy.log import logger
 from wizgy.output import FileSegment, Output
 from wizgy.proxied import Front, ProxiedConnection
 from wizgy.tls import HandshakeFailed, NotTLS, TLSSocket
@@ -127,10 +126,11 @@ class SecureConnection(ProxiedConnection):
         try:
             data = super()._receive()
         except NotTLS as error:
+            self._buffer += error.received
             self._refuse(error)
             return b""
         except HandshakeFailed as error:
-            logger.debug("No TLS with %s: %s", self._client[0] or "a peer of the Unix socket", error)
+            self._service.refusals.note_handshake(self._client, str(error))
             self._begin_lingering()
             return b""
         if data and self._sock is not self._plain and self._secure.established:

@@ -19,6 +19,7 @@ import threading
 from typing import Final, cast
 
 from wizgy.errors import BadRequest
+from wizgy.http.strangers import explain_plaintext
 from wizgy.transport import receive
 
 SEND_SIZE: Final = 65536
@@ -27,12 +28,41 @@ HANDSHAKE: Final = 0x16
 """The first byte of a client that speaks TLS (RFC 8446 section 5.1)."""
 
 
+FAILURES: Final = {
+    "CERTIFICATE_VERIFY_FAILED": "the client's certificate is not one of --client-ca",
+    "HTTPS_PROXY_REQUEST": "the client takes the server for a proxy",
+    "NO_SHARED_CIPHER": "client and server have no cipher in common",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client sent no certificate, and --client-ca asks for one",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the client does not accept the server's certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "to the client the server's certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client does not accept the server's certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "the client does not know who issued the server's certificate",
+    "UNSUPPORTED_PROTOCOL": "the client's version of TLS is too old",
+    "WRONG_VERSION_NUMBER": "the client does not speak TLS",
+}
+"""What the usual failures of a handshake mean, by the name that OpenSSL has for them."""
+
+
 class NotTLS(BadRequest):
-    """The client does not speak TLS. From then on neither does the server."""
+    """The client does not speak TLS. From then on neither does the server.
+
+    Args:
+        received: what it has sent instead.
+    """
+
+    def __init__(self, received: bytes) -> None:
+        super().__init__(explain_plaintext(received))
+        self.received = received
 
 
 class HandshakeFailed(Exception):
     """Client and server do not agree; the alert that says so has been sent."""
+
+
+def describe_failure(error: ssl.SSLError) -> str:
+    """Say why a handshake failed: what OpenSSL calls it, and what it means where that is known."""
+    name = error.reason or str(error)
+    return f"{FAILURES[name]} ({name})" if name in FAILURES else name
 
 
 class TLSSocket:
@@ -124,7 +154,7 @@ class TLSSocket:
                 except ssl.SSLError as error:
                     self._passing = True
                     self._push()  # the alert
-                    raise HandshakeFailed(error.reason or str(error)) from None
+                    raise HandshakeFailed(describe_failure(error)) from None
                 else:
                     self.established = True
                     self._push()
@@ -146,13 +176,16 @@ class TLSSocket:
                 data = receive(self._sock)
             except BlockingIOError:
                 return False
+            if not data and self.begun and not self.established:
+                self._passing = True
+                raise HandshakeFailed("the client closed the connection within the handshake")
             if not data:
                 raise ConnectionResetError("The stream has ended, and TLS has not.")
         self.begun = True
         if self._tls is None:
             if data[0] != HANDSHAKE:
                 self._passing = True
-                raise NotTLS("This port speaks TLS: ask for https:// and not for http://.")
+                raise NotTLS(data)
             self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         assert self._incoming is not None

@@ -85,7 +85,7 @@ def test_early_refusal_is_read_whole(fields: list[str]) -> None:
                 answer = read_all(sock)
                 assert answer.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
                 assert b"\r\nConnection: close\r\n" in answer
-                assert answer.endswith(b"\r\n\r\nThe content is larger than 1000 bytes.\n")
+                assert answer.endswith(b"\r\n\r\nThe content is larger than 1000 bytes (--max-body).\n")
 
 
 def test_short_connections_leave_nothing() -> None:

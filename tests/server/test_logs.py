@@ -141,7 +141,7 @@ def test_request_ids(tmp_path: Path) -> None:
     ids = [told, failed, printed, refused]
     assert None not in ids
     assert len(set(ids)) == 4
-    targets = ("/environ", "/fail/it", "/print/3?it", None)  # of what is refused no head was read
+    targets = ("/environ", "/fail/it", "/print/3?it", "/hello")
     assert [lines[target]["request_id"] for target in targets] == ids
     assert [lines[target]["traceparent"] for target in targets] == [None, TRACE_PARENT, None, None]
     assert own.headers.get_all("X-Request-ID") == ["my-own"]

@@ -88,12 +88,38 @@ def test_nobody_is_trusted_by_default(plain: ServerProcess) -> None:
     assert environ == without
 
 
-def test_stranger_is_noticed_once(plain: ServerProcess) -> None:
-    """Who has set up a proxy and not said so finds the reason and the flag in the log, once."""
-    for _ in range(3):
-        ask(plain.address, "X-Forwarded-For: 203.0.113.9")
-    plain.wait_stderr(r"X-Forwarded-For of 127\.0\.0\.1 does not count\. .* --trust-proxy 127\.0\.0\.1$")
-    assert plain.stderr.count("does not count") == 1
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Prefix", "X-Forwarded-Ssl", "Forwarded"]
+)
+def test_field_that_is_left_out_is_named_once(name: str) -> None:
+    """Whichever field of a proxy is left out, the log names it, the peer and the flag, once."""
+    with start() as server:
+        for _ in range(3):
+            ask(server.address, f"{name}: for=203.0.113.9")
+        ask(server.address, f"{name}: for=203.0.113.9", "X-Forwarded-Server: a")
+        server.wait_stderr(rf": {name} of 127\.0\.0\.1\. .* --trust-proxy 127\.0\.0\.1$")
+        server.wait_stderr(": X-Forwarded-Server of ")
+        assert server.stderr.count(f": {name} of") == 1
+
+
+def test_strangers_name_few_fields() -> None:
+    """The fields that the log names are bounded, however many names a client makes up."""
+    with start() as server:
+        for number in range(200):
+            ask(server.address, f"X-Forwarded-{number}: 1")
+        ask(server.address, f"X-Forwarded-{'a' * 1000}: 1")
+        server.wait_stderr("X-Forwarded-0")
+        assert server.stop() == 0
+        assert server.stderr.count("X-Forwarded-") <= 20
+
+
+def test_field_that_forwarded_fields_leaves_out_is_named() -> None:
+    """A field of a trusted proxy that --forwarded-fields does not name is reported once, with that flag."""
+    with start("--trust-proxy", "127.0.0.1", "--forwarded-fields", "x-forwarded-for") as server:
+        for _ in range(2):
+            ask(server.address, "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https")
+        server.wait_stderr(r": X-Forwarded-Proto of 127\.0\.0\.1\. .* --forwarded-fields$")
+        assert server.stderr.count("X-Forwarded-") == 1
 
 
 def test_keep_forwarded() -> None:

@@ -54,7 +54,7 @@ def decoder_for(head: RequestHead, limits: Limits) -> Decoder:
     if head.content_length is None:
         return ChunkedDecoder(limits)
     if head.content_length > limits.body:
-        raise ContentTooLarge(f"The content is larger than {limits.body} bytes.")
+        raise ContentTooLarge(f"The content is larger than {limits.body} bytes (--max-body).")
     return FixedLengthDecoder(head.content_length)
 
 
@@ -175,11 +175,13 @@ class ChunkedDecoder:
             raise BadRequest("A chunk-size line is not 'chunk-size [chunk-ext] CRLF'.")
         self._extension_bytes += len(match[2])
         if self._extension_bytes > self._limits.header_bytes:
-            raise HeaderFieldsTooLarge("The chunk extensions are too large.")
+            raise HeaderFieldsTooLarge(
+                f"The chunk extensions are larger than {self._limits.header_bytes} bytes (--max-header-bytes)."
+            )
         size = int(match[1], 16)
         self._size += size
         if self._size > self._limits.body:
-            raise ContentTooLarge(f"The content is larger than {self._limits.body} bytes.")
+            raise ContentTooLarge(f"The content is larger than {self._limits.body} bytes (--max-body).")
         if size:
             self._remaining = size + 2
         else:
@@ -196,8 +198,14 @@ class ChunkedDecoder:
             return 2
         self._trailer_bytes += len(line) + 2
         self._trailer_count += 1
-        if self._trailer_count > self._limits.header_count or self._trailer_bytes > self._limits.header_bytes:
-            raise HeaderFieldsTooLarge("The trailer section is too large.")
+        if self._trailer_bytes > self._limits.header_bytes:
+            raise HeaderFieldsTooLarge(
+                f"The trailer section is larger than {self._limits.header_bytes} bytes (--max-header-bytes)."
+            )
+        if self._trailer_count > self._limits.header_count:
+            raise HeaderFieldsTooLarge(
+                f"The trailer section has more than {self._limits.header_count} fields (--max-header-count)."
+            )
         if not grammar.field_line.fullmatch(line):
             raise explain_field_lines(line + b"\r\n")
         return len(line) + 2
@@ -210,7 +218,8 @@ class ChunkedDecoder:
             if grammar.forbidden_in_head.search(rest):
                 raise BadRequest("A control byte, a bare CR or a bare LF stands in a chunked message.")
             if len(buffer) - position >= longest:
-                raise HeaderFieldsTooLarge("A line of a chunked message is too long.")
+                flag = " (--max-header-bytes)" if self._in_trailers else ""
+                raise HeaderFieldsTooLarge(f"A line of a chunked message is longer than {longest} bytes{flag}.")
             # The last byte may be the CR of the line end.
             self._scanned = max(len(buffer) - position - 1, 0)
             return None

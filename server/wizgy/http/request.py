@@ -230,7 +230,9 @@ class HeadReader:
         refuse_forbidden(buffer, self._scanned, found if found >= 0 else limit + 1)
         if found < 0:
             if len(buffer) >= limit + 2:
-                raise UriTooLong(f"The request line is longer than {self._limits.request_line} bytes.")
+                raise UriTooLong(
+                    f"The request line is longer than {self._limits.request_line} bytes (--max-request-line)."
+                )
             self._scanned = max(len(buffer) - 1, self._start)
             return False
         parse_request_line(bytes(buffer[self._start : found]))
@@ -244,7 +246,9 @@ class HeadReader:
         refuse_forbidden(buffer, self._scanned, found if found >= 0 else limit + 1)
         if found < 0:
             if len(buffer) >= limit + 2:
-                raise HeaderFieldsTooLarge(f"The header section is larger than {self._limits.header_bytes} bytes.")
+                raise HeaderFieldsTooLarge(
+                    f"The header section is larger than {self._limits.header_bytes} bytes (--max-header-bytes)."
+                )
             self._scanned = max(len(buffer) - 1, self._line_end)
         return found
 
@@ -256,6 +260,24 @@ class HeadReader:
             remembered = len(block) <= LONGEST_REMEMBERED
             self._block, self._fields = (block, fields) if remembered else (b"", None)
         return parse_semantics(request_line, fields)
+
+
+def salvage_head(data: bytes | bytearray, limits: Limits) -> RequestHead | None:
+    """What there is of a head that was refused: its request line, for the log. None where that was not read.
+
+    Args:
+        data: the head, from its first byte on.
+        limits: those that it was read with.
+    """
+    start = 2 if data.startswith(b"\r\n") else 0
+    end = data.find(b"\r\n", start, start + limits.request_line + 2)
+    match = grammar.request_line.fullmatch(bytes(data[start:end])) if end >= 0 else None
+    if match is None or match[3] != b"1":
+        return None
+    method, target, _, minor = match.groups()
+    path, _, query = target.decode("ascii").partition("?")
+    line = RequestLine(method.decode("ascii"), target.decode("ascii"), path, query, "", 0 if minor == b"0" else 1)
+    return RequestHead(line, FieldSection({}, frozenset()), 0, False, False, False, False)
 
 
 def refuse_forbidden(buffer: bytearray, start: int, end: int) -> None:
@@ -340,7 +362,9 @@ def parse_field_section(block: bytes, limits: Limits) -> FieldSection:
     lines = block.decode("latin-1").split("\r\n")
     lines.pop()
     if len(lines) > limits.header_count:
-        raise HeaderFieldsTooLarge(f"The header section has more than {limits.header_count} fields.")
+        raise HeaderFieldsTooLarge(
+            f"The header section has more than {limits.header_count} fields (--max-header-count)."
+        )
     values: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")

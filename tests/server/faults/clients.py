@@ -167,7 +167,7 @@ def is_read_whole(address: tuple[str, int]) -> bool:
         except Exception:  # h11's errors are no ValueError
             return False
     if response.status == 413:  # wizgy refuses it itself: it is larger than --max-body
-        return content == f"The content is larger than {MEBIBYTE} bytes.\n".encode()
+        return content == f"The content is larger than {MEBIBYTE} bytes (--max-body).\n".encode()
     return (response.status, content) == (401, b"refused\n")
 
 
