@@ -11,7 +11,26 @@
         server.serve_forever()
 """
 
-from wizgy.server import Server, make_server, serve
+import os
+import sys
+
+
+def _leave_out_current_folder() -> None:
+    """Take the folder away that ``python -m wizgy`` has put first, as long as wizgy imports its own modules.
+
+    A file of the application may have the name of one of the standard library's. `wizgy.loader` puts the folder back.
+    """
+    is_command = sys.argv[:1] == ["-m"] and "wizgy" in sys.orig_argv[-len(sys.argv)]
+    try:
+        if is_command and sys.path[:1] == [os.getcwd()]:
+            del sys.path[0]
+    except FileNotFoundError:
+        pass  # it has been removed, so there is nothing in it
+
+
+_leave_out_current_folder()
+
+from wizgy.server import Server, make_server, serve  # noqa: E402
 
 __all__ = ["Server", "__version__", "make_server", "serve"]
 

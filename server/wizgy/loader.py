@@ -6,17 +6,16 @@ import importlib
 import os
 import re
 import sys
-from types import ModuleType
+from types import CoroutineType, ModuleType
 from typing import Final, cast
 
+from wizgy.callables import ATTRIBUTES, find_objection
 from wizgy.errors import LoadError, UsageError
 from wizgy.wsgi import Application
 
-ATTRIBUTES: Final = ("application", "app")
-"""What is looked for in a module when no attribute is named."""
-
 MISSING: Final = object()
 
+_call_with_arguments = re.compile(r"[^:]+:(?P<call>[^\W\d][\w.]*\(.+\))", re.DOTALL)
 _reference = re.compile(r"(?P<module>[^:]+?)(?::(?P<attributes>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?)?")
 
 
@@ -32,8 +31,30 @@ def load_application(reference: str) -> Application:
         LoadError: the module cannot be imported, has no such attribute, or it is not callable. Its text holds
             the traceback of an application that failed.
     """
+    match = _read_reference(reference)
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module = _import(match["module"])
+    attributes, application = _find(module, match["attributes"])
+    name = f"{match['module']}:{attributes}{match['call'] or ''}"
+    if match["call"]:
+        application = _call(application, name)
+    objection = find_objection(application, name)
+    if objection:
+        raise LoadError(objection)
+    return cast(Application, application)
+
+
+def _read_reference(reference: str) -> re.Match[str]:
     match = _reference.fullmatch(reference)
     if match is None:
+        called = _call_with_arguments.fullmatch(reference)
+        if called is not None:
+            raise UsageError(
+                f"{reference!r} has arguments, and wizgy calls without any, as in flaskapp:create_app(). Make the "
+                f"application in a module, as application = {called['call']}, and name that: module:application."
+            )
         raise UsageError(
             f"{reference!r} is not of the form module:callable, as in flaskapp:app or flaskapp:create_app()."
         )
@@ -43,22 +64,19 @@ def load_application(reference: str) -> Application:
             f"{reference!r} names no module; write {match['module']}.py{attributes} for a file, "
             "or package.module:app for what can be imported."
         )
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    module = _import(match["module"])
-    application = _find(module, match["attributes"])
-    if match["call"]:
-        try:
-            application = application()  # type: ignore[operator]
-        except BaseException as error:  # noqa: BLE001 - whatever a factory does, SystemExit included
-            raise LoadError(_explain(f"{reference} failed:", error)) from None
-    if not callable(application):
-        raise LoadError(
-            f"{reference} is of type {type(application).__name__}, not a WSGI callable. Name the application itself, "
-            "or a function that returns it, as module:function()."
-        )
-    return cast(Application, application)
+    return match
+
+
+def _call(factory: object, name: str) -> object:
+    """Call what makes the application."""
+    try:
+        made: object = factory()  # type: ignore[operator]
+    except BaseException as error:  # noqa: BLE001 - whatever a factory does, SystemExit included
+        raise LoadError(_explain(f"{name} failed:", error)) from None
+    if isinstance(made, CoroutineType):
+        made.close()
+        raise LoadError(f"{name} returned a coroutine. What makes the application must not be async.")
+    return made
 
 
 def _import(name: str) -> ModuleType:
@@ -83,6 +101,8 @@ def _import_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
         raise LoadError(f"There is no file {path}.")
     name = os.path.splitext(os.path.basename(path))[0]
+    if name in sys.modules:  # another module, which others have imported by this name
+        name = os.path.basename(path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -93,20 +113,37 @@ def _import_file(path: str) -> ModuleType:
     return module
 
 
-def _find(module: ModuleType, attributes: str | None) -> object:
+def _find(module: ModuleType, attributes: str | None) -> tuple[str, object]:
+    """What is named, or else what is there, with its name."""
     if attributes is None:
         for name in ATTRIBUTES:
             if (application := _look_up(module, name)) is not MISSING:
-                return application
+                return name, application
         raise LoadError(
-            f"{module.__name__} has neither 'application' nor 'app'; name one as {module.__name__}:callable."
+            f"{_describe(module)} has neither 'application' nor 'app'; name one as {module.__name__}:callable."
+            f"{_find_hidden(module)}"
         )
     found: object = module
     for name in attributes.split("."):
         found = _look_up(found, name)
         if found is MISSING:
-            raise LoadError(f"{module.__name__} has no {attributes!r}.{_suggest(module, attributes)}")
-    return found
+            hint = _find_hidden(module) or _suggest(module, attributes)
+            raise LoadError(f"{_describe(module)} has no {attributes!r}.{hint}")
+    return attributes, found
+
+
+def _describe(module: ModuleType) -> str:
+    """A module with the file that it is from: it may be another than is thought."""
+    return f"{module.__name__} ({getattr(module, '__file__', None) or 'which has no file'})"
+
+
+def _find_hidden(module: ModuleType) -> str:
+    """A word on a file of the current folder that another module of its name keeps from being imported."""
+    name = f"{module.__name__.partition('.')[0]}.py"
+    own = getattr(module, "__file__", None)
+    if not os.path.isfile(name) or (own is not None and os.path.realpath(own).startswith(os.path.realpath(os.curdir))):
+        return ""
+    return f" It hides the {name} of this folder, which needs another name."
 
 
 def _suggest(module: ModuleType, attributes: str) -> str:

@@ -6,6 +6,7 @@ import threading
 from types import TracebackType
 
 from wizgy import log, supervisor
+from wizgy.callables import find_objection
 from wizgy.child import KILL_AFTER
 from wizgy.engine import Engine
 from wizgy.errors import UsageError
@@ -39,8 +40,9 @@ def serve(application: Application, **settings: object) -> None:
 
 
 def _check(application: object) -> None:
-    if not callable(application):
-        raise UsageError(f"The application is of type {type(application).__name__}, not a WSGI callable.")
+    objection = find_objection(application, "")
+    if objection:
+        raise UsageError(objection)
 
 
 class Server:

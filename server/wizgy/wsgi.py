@@ -35,6 +35,8 @@ FILE_BLOCK: Final = 65536
 _PASSED_ON: Final = ("close", "seek", "tell", "seekable")
 """What a `FileWrapper` has of its file."""
 _BUFFERED: Final = (io.BufferedReader, io.BufferedRandom)
+_PIECES: Final = (bytes, bytearray, memoryview, str)
+"""What an application returns that has forgotten the list."""
 _LARGE: Final = 65536
 """Bytes of content from which on it is sent by itself: putting it behind its head would copy it."""
 _LARGEST_MEMO: Final = 1024
@@ -335,7 +337,11 @@ class Response:
                 return True  # there is no close() to call
             self._iterable = iterable
             if kind is not FileWrapper:
-                self._iterator = iter(iterable)
+                try:
+                    self._iterator = iter(iterable)
+                except TypeError:
+                    _refuse_returned(iterable)
+                    raise
             elif not self._send_file(iterable):  # type: ignore[arg-type]
                 self._iterator = self._iterate_file(iterable)  # type: ignore[arg-type]
         except BaseException as error:  # noqa: BLE001 - the thread outlives whatever the application does
@@ -425,6 +431,8 @@ class Response:
             Whether the application is asked for no more, for now or because the response is over.
         """
         if type(data) is not bytes:
+            if isinstance(self._iterable, _PIECES):
+                _refuse_returned(self._iterable)
             data = _bytes_only(data)
         if not data:
             return self._is_over()
@@ -577,6 +585,27 @@ class Response:
                 close()
         except BaseException as error:  # noqa: BLE001
             self._channel.report("close() of the application's iterable failed.", error)
+
+
+def _refuse_returned(returned: object) -> None:
+    """Say what is wrong with what an application returned, unless its own ``__iter__`` is.
+
+    Raises:
+        ApplicationError: it cannot be iterated, or is a piece of content where there should be an iterable of them.
+    """
+    kind = type(returned)
+    if hasattr(kind, "__iter__") and not isinstance(returned, _PIECES):
+        return
+    hint = ""
+    if returned is None:
+        hint = " Is a return missing?"
+    elif isinstance(returned, _PIECES):
+        hint = " Put it into a list, text encoded: [content]."
+    elif hasattr(kind, "__await__") or hasattr(kind, "__aiter__"):
+        hint = " It is asynchronous, as in ASGI, and wizgy serves WSGI."
+    elif callable(returned):
+        hint = " It is callable: where it is the application, write module:function() for the function that makes it."
+    raise ApplicationError(f"The application returned {kind.__name__}; it must return an iterable of bytes.{hint}")
 
 
 def _late(name: str) -> ApplicationError:

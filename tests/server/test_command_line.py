@@ -143,6 +143,44 @@ def test_application_that_is_not_there(application: str, expected: str) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    ("text", "reference", "code", "expected"),
+    [
+        ("def create_app(): ...", "site_app:create_app", 3, "Write site_app:create_app()."),
+        (
+            "class App:\n    def __call__(self, environ, start_response): ...",
+            "site_app:App",
+            3,
+            "Write site_app:App().",
+        ),
+        ("async def app(scope, receive, send): ...", "site_app", 3, "site_app:app is an ASGI application"),
+        ("async def create_app(): ...", "site_app:create_app()", 3, "must not be async"),
+        ("def create_app(name): ...", "site_app:create_app('x')", 2, "application = create_app('x')"),
+        ("app = None", "site_app:app", 3, "of type NoneType"),
+        ("", "select:app", 3, "It hides the select.py of this folder"),
+    ],
+)
+def test_what_is_no_application(tmp_path: Path, text: str, reference: str, code: int, expected: str) -> None:
+    """What is no WSGI application is not served: one line says what it is, and what to write; `--check` says it too."""
+    (tmp_path / "site_app.py").write_text(text, "utf-8")
+    (tmp_path / "select.py").write_text("def app(environ, start_response): ...", "utf-8")
+    for arguments in [reference], ["--check", reference]:
+        status, _, errors = run("--bind", "127.0.0.1:0", *arguments, directory=tmp_path)
+        assert status == code
+        assert expected in errors
+        assert errors.count("\n") == 1
+
+
+def test_returned_value_is_named(tmp_path: Path) -> None:
+    """An application that returns no iterable of bytes is answered for with 500, and the log names what it returned."""
+    (tmp_path / "site_app.py").write_text(
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n", "utf-8"
+    )
+    with start(app=str(tmp_path / "site_app.py:app")) as server:
+        assert get(server.address)[0] == 500
+        server.wait_stderr("The application returned NoneType; it must return an iterable of bytes")
+
+
 def test_address_in_use() -> None:
     """An address that is taken is exit 4, with what to do about it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

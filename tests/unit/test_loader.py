@@ -16,6 +16,8 @@ def app(environ, start_response): ...
 def other(environ, start_response): ...
 def create(): return other
 def broken(): return undefined_name
+def nothing(): ...
+async def later(): return app
 def leave(): raise SystemExit(3)
 class Site:
     class inner:
@@ -34,7 +36,9 @@ number = 3
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of modules that is the current one."""
     (tmp_path / "loaded.py").write_text(MODULE, "utf-8")
-    (tmp_path / "loaded_both.py").write_text("def application(): ...\ndef app(): ...\n", "utf-8")
+    (tmp_path / "loaded_both.py").write_text(
+        "def application(environ, start_response): ...\napp = application\n", "utf-8"
+    )
     (tmp_path / "loaded_none.py").write_text("", "utf-8")
     (tmp_path / "loaded_raises.py").write_text("import os\n1 / 0\n", "utf-8")
     (tmp_path / "loaded_exits.py").write_text("import sys\nsys.exit('bye')\n", "utf-8")
@@ -43,8 +47,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "loaded_syntax.py").write_text("def app(:\n", "utf-8")
     package = tmp_path / "loaded_package"
     package.mkdir()
-    (package / "__init__.py").write_text("", "utf-8")
-    (package / "site.py").write_text("def application(): ...\n", "utf-8")
+    (package / "__init__.py").write_text("from . import site\n", "utf-8")
+    (tmp_path / "socket.py").write_text("def app(environ, start_response): ...\n", "utf-8")
+    (package / "site.py").write_text("def application(environ, start_response): ...\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
@@ -73,13 +78,26 @@ def test_forms(reference: str, name: str) -> None:
     assert load_application(reference).__name__ == name
 
 
-@pytest.mark.parametrize(
-    "reference", ["", ":app", "loaded:", "loaded:a:b", "loaded:app(1)", "loaded:3", "loaded:a-b", "loaded:.app"]
-)
+@pytest.mark.parametrize("reference", ["", ":app", "loaded:", "loaded:a:b", "loaded:3", "loaded:a-b", "loaded:.app"])
 def test_malformed(reference: str) -> None:
     """A reference of no known form is wrong usage, with an example of a right one."""
     with pytest.raises(UsageError, match="flaskapp:app"):
         load_application(reference)
+
+
+def test_file_with_the_name_of_a_loaded_module() -> None:
+    """A file is loaded beside the module whose name it has: others have imported that."""
+    before = sys.modules["socket"]
+    assert load_application("socket.py:app").__name__ == "app"
+    assert sys.modules["socket"] is before
+
+
+@pytest.mark.parametrize("call", ["create('x')", "create(1, debug=True)", "sites.make({})", "create(\nname)"])
+def test_factory_with_arguments(call: str) -> None:
+    """A factory with arguments is wrong usage, with the line to write in a module instead."""
+    with pytest.raises(UsageError) as caught:
+        load_application(f"loaded:{call}")
+    assert f"application = {call}, and name that: module:application." in str(caught.value)
 
 
 def test_path_without_its_ending() -> None:
@@ -94,10 +112,23 @@ def test_path_without_its_ending() -> None:
         ("loaded_missing:app", "There is no module 'loaded_missing' in .*--chdir"),
         ("loaded_package.missing:app", "There is no module 'loaded_package.missing'"),
         ("missing.py:app", "There is no file missing.py"),
-        ("loaded:missing", "loaded has no 'missing'"),
-        ("loaded:Site.missing.app", "loaded has no 'Site.missing.app'"),
+        ("loaded:missing", r"loaded \(.*/loaded\.py\) has no 'missing'"),
+        ("loaded:Site.missing.app", r"loaded \(.*/loaded\.py\) has no 'Site\.missing\.app'"),
         ("loaded:number", r"loaded:number is of type int, not a WSGI callable\. Name the application itself"),
         ("loaded_none", "neither 'application' nor 'app'"),
+        (
+            "socket:app",
+            r"socket \(.*/socket\.py\) has no 'app'\. It hides the socket\.py of this folder, which needs an",
+        ),
+        ("sys:app", r"sys \(which has no file\) has no 'app'\.$"),
+        (
+            "loaded_package:site",
+            r"of type module, not a WSGI callable\. Did you mean loaded_package\.site:application\?",
+        ),
+        ("loaded:nothing()", r"loaded:nothing\(\) returned None\. .*is a return missing\?"),
+        ("loaded:later()", r"loaded:later\(\) returned a coroutine"),
+        ("loaded:create", r"loaded:create can be called without arguments: .* Write loaded:create\(\)\.$"),
+        ("loaded:Site", r"loaded:Site is a class, .* Write loaded:Site\(\)\.$"),
     ],
 )
 def test_not_there(reference: str, expected: str) -> None:

@@ -523,6 +523,47 @@ def test_wrapper_without_close() -> None:
     assert call(giving(wrapper)).content == b"3\r\nabc\r\n0\r\n\r\n"
 
 
+async def make_nothing() -> None:
+    """A coroutine function."""
+
+
+async def make_pieces() -> Any:
+    """An asynchronous generator."""
+    yield b"x"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "hint"),
+    [
+        (lambda: None, "NoneType", "Is a return missing?"),
+        (lambda: 7, "int", ""),
+        (lambda: "text", "str", "[content]"),
+        (lambda: b"bytes", "bytes", "[content]"),
+        (lambda: bytearray(b"bytes"), "bytearray", "[content]"),
+        (make_nothing, "coroutine", "asynchronous"),
+        (make_pieces, "async_generator", "asynchronous"),
+        (lambda: make_nothing, "function", "module:function()"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_iterated_is_named(make: Callable[[], Any], kind: str, hint: str) -> None:
+    """What an application returns that is no iterable of bytes is named, with what was expected (PEP 3333)."""
+    done = call(giving(make()))
+    assert done.is_failure()
+    assert f"returned {kind}; it must return an iterable of bytes." in str(done.reports[0][1])
+    assert hint in str(done.reports[0][1])
+
+
+def test_fault_of_an_iterable_is_its_own() -> None:
+    """A TypeError of the application's own `__iter__` stays what it is."""
+
+    class Broken:
+        def __iter__(self) -> Iterator[bytes]:
+            raise TypeError("of its own")
+
+    assert str(call(giving(Broken())).reports[0][1]) == "of its own"
+
+
 class Raw(io.RawIOBase):
     """A stream with no descriptor."""
 
