@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
-from time import monotonic, sleep, time
+from time import localtime, monotonic, sleep, strftime, time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from wizgy.config import Config
@@ -64,6 +64,8 @@ SPARE_DESCRIPTORS: Final = 64
 ACCEPT_PAUSE: Final = 0.1
 """Seconds to wait when the system has no descriptor left."""
 
+QUIET_DRAIN: Final = 1.0
+"""Seconds for which a server stops without saying what it waits for."""
 LONGEST_WAIT: Final = 0.5
 """The most seconds to poll at a time. A new connection wakes one process only; where that is stopped or killed before
 it accepts, the connection waits for as long until another process looks."""
@@ -396,6 +398,7 @@ class Engine:
 
         self._drain_at: float | None = None
         self._drain_began = 0.0
+        self._has_told = False  # what a stop waits for
         self._stopping = False
         self._stopped = threading.Event()
 
@@ -840,11 +843,23 @@ class Engine:
         waiting = [c for c in list(self._connections.values()) if c.state is not State.LINGERING]
         # A listener is still there while clients wait in its backlog for which there was no room.
         answered = not waiting and not self._listeners and now - self._drain_began > LINGER_DRAINING
+        busy = sum(not connection.is_idle() for connection in waiting)
         if (not self._connections and not self._listeners) or answered or now >= deadline:
-            busy = sum(not connection.is_idle() for connection in waiting)
             if busy:
                 logger.warning("%d connections did not end in time and were cut.", busy)
             self._stopping = True
+        elif busy and not self._service.ready and now - self._drain_began > QUIET_DRAIN:
+            self._tell_what_is_waited_for(busy, deadline - now)
+
+    def _tell_what_is_waited_for(self, busy: int, seconds: float) -> None:
+        """Say once why the server does not stop yet, and what ends it."""
+        if self._has_told:
+            return
+        self._has_told = True
+        until = strftime("%H:%M:%S", localtime(time() + seconds))
+        requests = "1 request" if busy == 1 else f"{busy} requests"
+        hasten = " A second Ctrl-C or TERM stops the server now." if logger.is_command else ""
+        logger.info("Stopping: waiting for %s until %s at most (--graceful-timeout).%s", requests, until, hasten)
 
     def _empty_backlogs(self) -> None:
         """Accept what the kernel has queued, as far as there is room, and close each listener that has nothing more.

@@ -78,6 +78,7 @@ def work(load: Load, generation: Generation, link: Link) -> int:
     config, listeners = generation.config, generation.listeners
     _begin_signals()
     log.configure(config.log_level, config.log_format)
+    print_at_once()
     if not link.watch():
         return EXIT_FAILED
     inner = Link(*os.pipe())
@@ -95,11 +96,23 @@ def work(load: Load, generation: Generation, link: Link) -> int:
         logger.say(f"wizgy: {error}")
         link.send(Report.FAILED)
         return error.exit_code
+    print_at_once()  # again: the application may have put another stream in its place
     signals = SelfPipe()
     signals.catch(signal.SIGTERM, signal.SIGUSR1)
     link.unwatch()
     engine.start(lambda: link.send(Report.READY))
     return _Duty(engine, config, listeners, signals, inner, link).run()
+
+
+def print_at_once() -> None:
+    """Have each line that the application prints leave at once.
+
+    Python keeps up to 8 KiB of what goes to a file or pipe: it would be seen when the worker ends, or never.
+    """
+    try:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):
+        pass  # there is none, or it is closed, or a stream of another kind
 
 
 def _begin_signals() -> None:
@@ -189,6 +202,8 @@ class _Duty:
             # The supervisor sends it, or systemd to all processes; who stops at once sends KILL.
             self._drain_at = monotonic() + self._config.drain_delay
             self._engine.be_unready()
+            if self._config.drain_delay > BEAT:
+                logger.info("Stopping: not ready, but serving for %g s more (--drain-delay).", self._config.drain_delay)
 
     def _read_notices(self) -> None:
         for notice in self._inner.read() or b"":
