@@ -25,10 +25,9 @@ from matrix.cells import Cell
 from matrix.environments import SetupError, run_step
 from matrix.manifest import ROOT
 from matrix.processes import StartError, wait_answering
-from matrix.records import decode
 from matrix.results import Case
 from matrix.stop import Stop
-from matrix.suite import LAST_LINES, SuiteEnd
+from matrix.suite import LAST_LINES, Session, SuiteEnd
 
 BAKE_FILE = "docker/docker-bake.hcl"
 COMPOSE_FILE = "docker-compose.yml"
@@ -262,13 +261,10 @@ class Engine:
                 output = process.communicate()[0].decode("utf-8", "backslashreplace")
             finally:
                 children.end(process)
-            lines = [json.loads(line) for line in records.read_text(encoding="ascii").splitlines()]
-        for line in lines:
-            if line.pop("record", None):
-                on_case(decode(Case, line, "case"))
-        collected = next((line["collected"] for line in lines if "collected" in line), 0)
-        finished = any("finished" in line for line in lines)
-        return SuiteEnd(finished, process.returncode, collected, "\n".join(output.splitlines()[-LAST_LINES:]))
+            written = records.read_bytes()
+        session = Session(on_case)
+        session.take(written)
+        return session.end(process.returncode, output)
 
     def clean_up(self) -> None:
         """Remove every container and network with the label of this run."""

@@ -79,7 +79,8 @@ class Jury:
     def _hear(self, cell: Cell, cases: Sequence[Case]) -> None:
         with self._mutex:
             for case in cases:
-                self._heard[cell.id, _name(case)] = case.verdict in ("pass", "stale")
+                if case.verdict != "skip":  # which says nothing of the server
+                    self._heard[cell.id, _name(case)] = case.verdict in ("pass", "stale")
 
 
 def _name(case: Case) -> CaseName:

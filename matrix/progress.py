@@ -151,7 +151,8 @@ def describe_failures(result: CellResult) -> list[str]:
     """Return lines about what failed in a cell: each case, whose fault it seems to be, and how to see it again."""
     lines: list[str] = []
     if result.cell.explanation and result.cell.verdict in UNEXPECTED:
-        lines += result.cell.explanation.splitlines()[-EXPLANATION_LINES:]
+        first, *others = result.cell.explanation.splitlines()
+        lines += [first, *others[-EXPLANATION_LINES:]]
     failed = [case for case in result.cases if case.verdict in UNEXPECTED]
     for case in failed[:MAX_SHOWN]:
         blame = f" [{case.blame.on}]" if case.blame else ""

@@ -1,9 +1,10 @@
 """A pytest plugin that tells a run of the matrix what came of each test: `pytest -p matrix.recorder --record FILE`.
 
 Each line of FILE is a `case` record as `matrix.results` has it; before them stands how many there will be, and behind
-them that the tests have ended by themselves. What a test knows of its own exchange it leaves in `OBSERVATION`; what
-the other tests say over sockets is tapped. When the server is gone, or a test does not end, the plugin ends the
-session: the tests that have no record yet are the caller's to run again.
+them the exit status of the session. What a test knows of its own exchange it leaves in `OBSERVATION`; what the other
+tests say over sockets is tapped. When the server is gone, or a test does not end, the plugin cuts the session and says
+so: the tests that have no record yet are the caller's to run again. A test that pytest does not bring to its end has
+no record.
 """
 
 from __future__ import annotations
@@ -120,7 +121,6 @@ class Recorder:
         self._tap = Tap()
         self._current: _Current | None = None
         self._timer: threading.Timer | None = None
-        self._stopped = False
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -156,19 +156,25 @@ class Recorder:
         if self._current:
             self._current.reports.append(report)
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Say that all tests ended by themselves, unless one of them ended the session."""
-        if not self._stopped:
-            self._say(finished=int(exitstatus))
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None, object, object]:
+        """Say with which status the session ends, once nothing else can fail in it."""
+        result = yield
+        self._say(finished=int(exitstatus))
+        return result
 
     def _finish(self, current: _Current) -> None:
+        if not is_complete(current.reports):
+            return
         verdict, explanation = judge(current.reports)
-        if verdict == "fail" and current.kind != "control" and (gone := self._why_gone()):
+        gone = verdict == "fail" and current.kind != "control" and self._why_gone()
+        if gone:
             verdict, explanation = "crash", f"{gone}\n{explanation}".strip()
-            self._stopped = True
-            current.item.session.shouldstop = "the server is gone"
         self._file.write(format_record(self._record(current, verdict, explanation)))
         self._file.flush()
+        if gone:
+            self._say(cut=1)
+            current.item.session.shouldstop = "the server is gone"
 
     def _record(self, current: _Current, verdict: Verdict, explanation: str) -> Case:
         item = current.item
@@ -203,7 +209,7 @@ class Recorder:
         current.timed_out = True
         record = self._record(current, "timeout", f"the test did not end within {limit:g} s")
         self._file.write(format_record(record))
-        self._file.flush()
+        self._say(cut=1)
         os._exit(pytest.ExitCode.INTERRUPTED)
 
     def _why_gone(self) -> str:
@@ -272,8 +278,14 @@ def explain(text: str, told: Observation | None) -> str:
     return f"{gist}\n{text}" if gist else text
 
 
+def is_complete(reports: Sequence[pytest.TestReport]) -> bool:
+    """Say whether pytest brought a test to its end: its tear-down, and its call unless the set-up ruled that out."""
+    outcomes = {report.when: report.outcome for report in reports}
+    return "teardown" in outcomes and ("call" in outcomes or outcomes.get("setup") in ("failed", "skipped"))
+
+
 def judge(reports: Sequence[pytest.TestReport]) -> tuple[Verdict, str]:
-    """Return the verdict of a test and why, from what pytest says of its phases."""
+    """Return the verdict of a test that is complete and why, from what pytest says of its phases."""
     for report in reports:
         details = report.longrepr
         if report.failed:

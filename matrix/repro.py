@@ -17,7 +17,7 @@ from pathlib import Path
 
 from matrix import results
 from matrix.cells import Cell
-from matrix.environments import framework_lock, server_lock
+from matrix.environments import SetupError, framework_lock, server_lock
 from matrix.manifest import ROOT, Matrix
 from matrix.progress import describe_verdict
 from matrix.results import (
@@ -29,6 +29,7 @@ from matrix.results import (
     Record,
     Run,
     Tool,
+    Verdict,
     exit_status,
     format_record,
     format_time,
@@ -36,7 +37,7 @@ from matrix.results import (
 )
 from matrix.runner import CellRunner
 from matrix.stop import Stop
-from matrix.suite import CaseName, Selection, Suite
+from matrix.suite import CaseName, Selection, Suite, SuiteEnd
 from matrix.transports import Started, Transport, again_command, tree_version
 from matrix.trees import tree_commit, tree_is_modified
 
@@ -105,8 +106,8 @@ def reproduce(matrix: Matrix, transport: Transport, suite: Suite, order: Order) 
     began = datetime.now(timezone.utc)
     with transport.start(cell) as started:
         print(f"serving on {started.url}\n", flush=True)
-        cases = _play(matrix, transport, suite, order, started)
-        record = _record(transport, order, started, cases, began)
+        cases, end = _play(matrix, transport, suite, order, started)
+        record = _record(transport, order, started, cases, end, began)
         _show(cases, whole=order.case is None)
         if record.explanation:
             print(record.explanation)
@@ -123,10 +124,12 @@ def reproduce(matrix: Matrix, transport: Transport, suite: Suite, order: Order) 
     return exit_status([record.verdict, *(case.verdict for case in cases)])
 
 
-def _play(matrix: Matrix, transport: Transport, suite: Suite, order: Order, started: Started) -> list[Case]:
+def _play(
+    matrix: Matrix, transport: Transport, suite: Suite, order: Order, started: Started
+) -> tuple[list[Case], SuiteEnd]:
     cases: list[Case] = []
     stop = Stop()
-    suite.run(
+    end = suite.run(
         order.cell,
         [order.case[0]] if order.case else CellRunner(matrix, transport, suite, stop).kinds_of(order.cell),
         cases.append,
@@ -137,17 +140,21 @@ def _play(matrix: Matrix, transport: Transport, suite: Suite, order: Order, star
         again=again_command(order.cell, transport),
         stop=stop,
     )
-    return cases
+    return cases, end
 
 
-def _record(transport: Transport, order: Order, started: Started, cases: list[Case], began: datetime) -> results.Cell:
+def _record(
+    transport: Transport, order: Order, started: Started, cases: list[Case], end: SuiteEnd, began: datetime
+) -> results.Cell:
     died = started.dead()
+    unfinished = "" if end.finished or end.cut else end.describe()
+    verdict: Verdict = "crash" if died else "setup-error" if unfinished else results.worst(c.verdict for c in cases)
     return results.Cell(
         cell=order.cell.id,
         transport=transport.name,
         provenance=started.provenance,
-        verdict="crash" if died else results.worst(case.verdict for case in cases),
-        explanation=died or "",
+        verdict=verdict,
+        explanation="\n".join(filter(None, (died, unfinished))),
         started=format_time(began),
         seconds=round((datetime.now(timezone.utc) - began).total_seconds(), 2),
         reproduce=again_command(order.cell, transport),
@@ -156,12 +163,19 @@ def _record(transport: Transport, order: Order, started: Started, cases: list[Ca
 
 def _reproduce_control(transport: Transport, suite: Suite, order: Order) -> int:
     cases: list[Case] = []
-    transport.run_control(order.cell, suite, cases.append, Stop())
+    end = transport.run_control(order.cell, suite, cases.append, Stop())
     chosen = [
         replace(case, verdict="app-error") if case.verdict == "fail" else case
         for case in cases
         if (case.kind, case.id) == order.case
     ]
+    if not chosen:
+        why = (
+            end.describe()
+            if end
+            else f"what it needs is not on this machine: Python {order.cell.python}, and the locks"
+        )
+        raise SetupError(f"the control of {order.cell.id} could not be run: {why}")
     _show(chosen, whole=False)
     return exit_status(case.verdict for case in chosen)
 

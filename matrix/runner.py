@@ -13,8 +13,10 @@ The story of a cell:
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from threading import Lock
@@ -172,7 +174,9 @@ class CellRunner:
                 attempts.explanation = control.explanation
                 again = again_command(cell, self.transport)
                 for case in control.failed:
-                    attempts.done[case.kind, case.id] = replace(case, cell=cell.id, reproduce=f"{again} {case.id}")
+                    attempts.done[case.kind, case.id] = replace(
+                        case, cell=cell.id, reproduce=f"{again} {shlex.quote(case.id)}"
+                    )
         except NotHere as reason:
             attempts.verdicts.append("setup-error" if self.require_all else "skip")
             attempts.explanation = str(reason)
@@ -200,15 +204,15 @@ class CellRunner:
             title = f"{cell.version.id} on Python {cell.python}"
             text = f"{title} fails {len(failed)} of {end.collected} controls in process, under wsgiref.validate"
             return Control(tuple(failed), text, "app-error")
-        if not end.finished or not cases:
-            text = f"the control did not come to its end (status {end.status}):\n{end.output}"
-            return Control((), text, "setup-error")
+        if not end.finished:
+            return Control((), f"control: {end.describe()}", "setup-error")
+        if problem := nothing_ran(cases):
+            return Control((), f"control: {problem}", "setup-error")
         return Control()
 
     def _run_tests(self, cell: Cell, attempts: Attempts) -> None:
         """Run the tests until each has a record, with the server started again where it is gone."""
         for _ in range(MAX_RESTARTS + 1):
-            before = len(attempts.done)
             one_at_a_time = attempts.suspect is not None
             with self.transport.start(cell) as started:
                 attempts.provenance = started.provenance
@@ -217,12 +221,13 @@ class CellRunner:
                 log = _tail(started)
             if self.stop:
                 raise Interrupted
-            if end.finished:
-                self._conclude(attempts, died, log)
-                return
-            if attempts.suspect is None and len(attempts.done) == before:
+            if end.finished or end.cut:
+                if len(attempts.done) == attempts.collected:
+                    self._conclude(attempts, died, log)
+                    return
+            if not end.cut:
                 attempts.verdicts.append("setup-error")
-                attempts.explanation = f"the tests ended with status {end.status}:\n{end.output}"
+                attempts.explanation = end.describe() + (f"\n{died}; the last lines of its log:\n{log}" if died else "")
                 return
             if died:
                 attempts.explanation = f"{died}; the last lines of its log:\n{log}"
@@ -285,6 +290,10 @@ class CellRunner:
 
     def _conclude(self, attempts: Attempts, died: str | None, log: str) -> None:
         """Let no crash be forgotten that nobody could be blamed for."""
+        if problem := nothing_ran(attempts.done.values()):
+            attempts.verdicts.append("setup-error")
+            attempts.explanation = problem
+            return
         crashed = any(case.verdict == "crash" for case in attempts.done.values())
         suspect = attempts.suspect
         if suspect and not crashed:
@@ -296,6 +305,14 @@ class CellRunner:
             attempts.explanation = f"{died}, after the last case; the last lines of its log:\n{log}"
         elif not crashed:
             attempts.explanation = ""
+
+
+def nothing_ran(cases: Collection[Case]) -> str:
+    """Say that none of these cases ran, and why; nothing when one did."""
+    if any(case.verdict != "skip" for case in cases):
+        return ""
+    reasons = Counter(case.explanation for case in cases)
+    return f"none of {len(cases)} cases ran" + "".join(f"\n{count} skipped: {text}" for text, count in reasons.items())
 
 
 def _tail(started: Started) -> str:

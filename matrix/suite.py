@@ -18,6 +18,7 @@ from typing import IO
 
 from matrix import children
 from matrix.cells import Cell
+from matrix.environments import SetupError
 from matrix.manifest import ROOT
 from matrix.recorder import case_name
 from matrix.records import decode
@@ -66,14 +67,74 @@ EVERYTHING = Selection()
 class SuiteEnd:
     """How the tests ended.
 
-    `finished` says whether they came to their end; `status` is what pytest then said, else that of its process.
-    `collected` is how many they were to be, and `output` the last of what pytest printed, with why it was ended.
+    Args:
+        finished: whether they came to their end by themselves, with a record of each.
+        status: what pytest said at their end, else the exit status of its process.
+        collected: how many they were to be.
+        output: the last of what pytest printed, with why it was ended.
+        cut: whether the recorder ended them, since the server was gone or a test did not end.
+        recorded: how many have a record.
     """
 
     finished: bool
     status: int
     collected: int
     output: str
+    cut: bool = False
+    recorded: int = 0
+
+    def describe(self) -> str:
+        """Say how far they came, and what pytest printed last."""
+        return (
+            f"the tests did not come to their end: status {self.status}, {self.recorded} of {self.collected} cases "
+            f"have a verdict\n{self.output}"
+        )
+
+
+class Session:
+    """What the recorder has written of one process of tests: how many they are, a record of each, and their end.
+
+    Args:
+        on_case: told of each case.
+    """
+
+    def __init__(self, on_case: Callable[[Case], None]) -> None:
+        self._on_case = on_case
+        self._rest = b""
+        self._names: set[CaseName] = set()
+        self._cut = False
+        self.began = False
+        self.collected = 0
+        self.status: int | None = None
+
+    def take(self, data: bytes) -> None:
+        """Take what was read; the end of a line may still be missing, and stays so when the tests are killed."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            values = json.loads(line)
+            self.collected = values.get("collected", self.collected)
+            self.began = self.began or "collected" in values
+            self.status = values.get("finished", self.status)
+            self._cut = self._cut or "cut" in values
+            if values.pop("record", None):
+                case = decode(Case, values, "case")
+                self._names.add((case.kind, case.id))
+                self._on_case(case)
+
+    def end(self, status: int, output: str, why: str = "") -> SuiteEnd:
+        """Return how the tests ended.
+
+        Args:
+            status: the exit status of their process.
+            output: what pytest printed.
+            why: why they were ended, where they were.
+        """
+        if self.status is not None and status == -signal.SIGKILL:
+            status = self.status  # it hung after its last word, and was killed
+        by_itself = status == self.status and status in (0, 1) and not self._cut
+        finished = by_itself and len(self._names) == self.collected
+        lines = [*([why] if why else []), *output.splitlines()[-LAST_LINES:]]
+        return SuiteEnd(finished, status, self.collected, "\n".join(lines), self._cut, len(self._names))
 
 
 @dataclass(frozen=True)
@@ -128,7 +189,11 @@ class Suite:
             return self._follow(command, Path(temporary), on_case, stop)
 
     def names(self, cell: Cell, kind: Kind) -> list[str]:
-        """Return the ids of the cases of one kind that a cell has."""
+        """Return the ids of the cases of one kind that a cell has.
+
+        Raises:
+            SetupError: the tests could not be collected.
+        """
         command = [
             *(self.python, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", f"tests/{kind}"),
             *("--rootdir", str(self.root), "--framework", cell.version.id, "--server", cell.server),
@@ -137,13 +202,15 @@ class Suite:
         with tempfile.TemporaryDirectory(prefix="matrix-suite-") as temporary:
             variables = self._variables(Path(temporary))
             answer = subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
+        if answer.returncode:
+            raise SetupError(f"the tests could not be collected:\n{answer.stdout}{answer.stderr}".rstrip())
         return [case_name(line)[1] for line in answer.stdout.splitlines() if "::" in line]
 
     def _follow(
         self, command: list[str], temporary: Path, on_case: Callable[[Case], None], stop: Stop | None
     ) -> SuiteEnd:
         stop = Stop() if stop is None else stop
-        records = _Records(on_case)
+        session = Session(on_case)
         output = temporary / "output"
         reader, writer = os.pipe()
         with output.open("wb") as sink, os.fdopen(reader, "rb", buffering=0) as pipe:
@@ -156,19 +223,13 @@ class Suite:
             )
             os.close(writer)
             try:
-                why = self._watch(process, pipe, records, stop)
+                why = self._watch(process, pipe, session, stop)
             finally:
                 status = children.end(process)
-        tail = output.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-LAST_LINES:]
-        finished = records.status is not None
-        return SuiteEnd(
-            finished,
-            status if records.status is None else records.status,
-            records.collected,
-            "\n".join([*([why] if why else []), *tail]),
-        )
+        printed = output.read_text(encoding="utf-8", errors="backslashreplace")
+        return session.end(status, printed, why)
 
-    def _watch(self, process: subprocess.Popen[bytes], pipe: IO[bytes], records: _Records, stop: Stop) -> str:
+    def _watch(self, process: subprocess.Popen[bytes], pipe: IO[bytes], session: Session, stop: Stop) -> str:
         """Take records until the tests end; return why they have to be ended, nothing when they did by themselves.
 
         The end of the pipe alone says nothing: a test may leave a thread, so that its process stays, or a process that
@@ -179,16 +240,16 @@ class Suite:
             ended = process.poll() is not None
             if _readable(pipe, 0.0 if ended else LOOK_SECONDS):
                 data = os.read(pipe.fileno(), READ_BYTES)
-                records.take(data)
+                session.take(data)
                 heard = time.monotonic()
                 if not data:
                     return self._wait_end(process)
             elif ended:
                 return ""
-            elif records.status is not None:
+            elif session.status is not None:
                 return self._wait_end(process)
-            elif (silent := time.monotonic() - heard) > self.limit + (SLACK if records.began else COLLECT_SECONDS):
-                doing = "while tests ran" if records.began else "while the tests were collected"
+            elif (silent := time.monotonic() - heard) > self.limit + (SLACK if session.began else COLLECT_SECONDS):
+                doing = "while tests ran" if session.began else "while the tests were collected"
                 self._ask_where(process)
                 return f"nothing was heard for {silent:.0f} s {doing}, so they were ended; where they were:"
         return "stopped"
@@ -235,29 +296,3 @@ def _readable(pipe: IO[bytes], seconds: float) -> bool:
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
-
-
-class _Records:
-    """What the tests have said so far: how many they are, a record of each that has ended, and their end.
-
-    Args:
-        on_case: told of each case.
-    """
-
-    def __init__(self, on_case: Callable[[Case], None]) -> None:
-        self._on_case = on_case
-        self._rest = b""
-        self.began = False
-        self.collected = 0
-        self.status: int | None = None
-
-    def take(self, data: bytes) -> None:
-        """Take what was read; the end of a line may still be missing, and stays so when the tests are killed."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            values = json.loads(line)
-            self.collected = values.get("collected", self.collected)
-            self.began = self.began or "collected" in values
-            self.status = values.get("finished", self.status)
-            if values.pop("record", None):
-                self._on_case(decode(Case, values, "case"))
