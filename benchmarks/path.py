@@ -23,7 +23,7 @@ from wizgy.config import Config
 from wizgy.engine import CHANGED, Engine
 from wizgy.http.request import HeadReader, Limits
 from wizgy.http.response import ServerFields
-from wizgy.listeners import open_listener
+from wizgy.listeners import open_listeners
 from wizgy.wsgi import Response, build_environ, environ_of_fields, server_environ
 
 REQUEST = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1:8888\r\n\r\n"
@@ -72,7 +72,7 @@ def cost(step: Callable[[], object], rounds: int, requests: int) -> float:
 
 def make_steps() -> dict[str, Callable[[], object]]:
     """The whole of a request, and its parts, each ready to be run again and again."""
-    listener = open_listener("127.0.0.1:0", 1)
+    (listener,) = open_listeners("127.0.0.1:0", 1)
     engine = Engine(hello, Config(), [listener])
     ours, theirs = socket.socketpair()
     ours.setblocking(False)

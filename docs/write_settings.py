@@ -46,7 +46,8 @@ wizgy: 2 things are wrong with the settings:
   WIZGY_TREADS: there is no such setting. Did you mean WIZGY_THREADS?
 ```
 
-`bind` may be given several times; in a variable with commas between, in TOML as an array. Paths are relative to the
+`bind` may be given several times; in a variable with commas between, in TOML as an array ([all its
+forms](operations.md#addresses)). Paths are relative to the
 folder in which `wizgy` was started. Flags that are no settings:
 
 | flag | what it does |

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from wizgy.addresses import UnixAddress, find_group, parse_address
 from wizgy.errors import UsageError
 from wizgy.http import grammar
 from wizgy.http.request import FORWARDED_FIELDS
@@ -208,18 +209,10 @@ def access_log_format(value: str) -> str:
 
 
 def bind_address(value: str) -> str:
-    """``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH`` or ``fd:N``."""
-    if value.startswith("unix:"):
-        if len(value) == len("unix:"):
-            raise ValueError("expected a path after unix:")
-        return value
-    host, colon, port = value.rpartition(":")
-    if host == "fd" and port.isascii() and port.isdigit():
-        return value
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError("expected HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N, with a port from 0 to 65535")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("expected an IPv6 address in brackets, as in [::1]:8888")
+    """``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH?mode=660&group=NAME`` or ``fd:N``."""
+    address = parse_address(value)
+    if isinstance(address, UnixAddress) and address.group:
+        find_group(address.group)
     return value
 
 
@@ -257,7 +250,8 @@ class Config:
     bind: tuple[str, ...] = setting(
         ("127.0.0.1:8888",),
         bind_address,
-        "Address to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N (an inherited socket). "
+        "Address to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N (an inherited socket). [::]:PORT is for IPv6 "
+        "and IPv4, a name for all of its addresses. unix:PATH?mode=660&group=NAME sets the permissions of the socket. "
         "May be given several times; port 0 picks a free one and prints it.",
         metavar="ADDRESS",
         repeatable=True,

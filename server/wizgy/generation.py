@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wizgy.addresses import parse_address
 from wizgy.config import Config
-from wizgy.listeners import Listener, open_listener
+from wizgy.listeners import Listener, find_purpose, open_listeners
+from wizgy.log import logger
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -25,6 +27,16 @@ class Generation:
         self.listeners = listeners
         self.tls = tls
 
+    def permit(self) -> None:
+        """Give the Unix sockets that were taken over the permissions that are in the settings now."""
+        addresses = {find_purpose(address, ()): parse_address(address) for address in self.config.bind}
+        for listener in self.listeners:
+            if listener.is_unix and listener.purpose in addresses:
+                try:
+                    listener.permit(addresses[listener.purpose])
+                except (OSError, ValueError) as error:
+                    logger.warning("%s keeps its permissions: %s.", listener.host, error)
+
 
 def open_generation(config: Config, before: Generation | None = None) -> Generation:
     """Read the certificates, and listen on every address of the settings.
@@ -38,18 +50,18 @@ def open_generation(config: Config, before: Generation | None = None) -> Generat
         BindError: an address cannot be listened on. What was opened for nothing is closed.
     """
     tls = read_certificates(config)
-    taken_over = list(zip(before.config.bind, before.listeners, strict=True)) if before else []
+    left = list(before.listeners) if before else []
     listeners: list[Listener] = []
     opened: list[Listener] = []
     try:
         for address in config.bind:
-            same = next((pair for pair in taken_over if pair[0] == address), None)
-            if same is not None:
-                taken_over.remove(same)
-                listeners.append(same[1])
-            else:
-                opened.append(open_listener(address, config.backlog))
-                listeners.append(opened[-1])
+            purpose = find_purpose(address, config.bind)
+            same = next((listener.siblings for listener in left if listener.purpose == purpose), None)
+            if same is None:
+                same = open_listeners(address, config.backlog, config.bind)
+                opened += same
+            left = [listener for listener in left if listener not in same]
+            listeners += same
     except BaseException:
         withdraw(opened)
         raise

@@ -6,11 +6,28 @@ import errno
 import os
 import socket
 import stat
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
+from wizgy.addresses import (
+    EVERY_IPV6,
+    Address,
+    InheritedSocket,
+    TCPAddress,
+    UnixAddress,
+    find_group,
+    is_for_both_families,
+    parse_address,
+)
 from wizgy.errors import BindError
 
-WILDCARDS: Final = ("", "0.0.0.0", "::")
+WILDCARDS: Final = ("", "0.0.0.0", EVERY_IPV6)
+MAPPED: Final = "::ffff:"
+"""What an IPv4 address begins with on a socket that is for both families (RFC 4291 section 2.5.5.2)."""
+NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What is wrong with an address of a name that is another machine's, or of a family that this one does not have."""
+ATTEMPTS: Final = 10
+"""How often a port is chosen that has to be free at several addresses."""
 
 
 class Listener:
@@ -21,16 +38,25 @@ class Listener:
         path: the path of a Unix socket that this process made, else empty.
         inherited: the descriptor that this process was started with, of which `sock` is a copy; else None. So a
             reload that fails closes no more than the copy, and the next one finds what it needs.
+
+    Attributes:
+        purpose: what it was opened for; a reload keeps it for the same.
+        siblings: all that were opened with it for one ``--bind``, itself among them.
     """
 
     def __init__(self, sock: socket.socket, path: str = "", inherited: int | None = None) -> None:
         self.sock = sock
+        self.purpose: object = None
+        self.siblings = [self]
         self._path = path
         self._file = os.stat(path) if path else None
         # As long as this is open no other file gets the same inode; listening sockets close long before a server ends.
         self._held = os.open(path, os.O_PATH) if path and hasattr(os, "O_PATH") else None
         self._inherited = inherited
         self.is_unix = sock.family == socket.AF_UNIX
+        self._may_be_mapped = sock.family == socket.AF_INET6 and not sock.getsockopt(
+            socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+        )
         sock.setblocking(False)
         if not self.is_unix:
             # Accepted sockets inherit it. Answers leave in whole writes, so there is nothing to gather.
@@ -60,7 +86,8 @@ class Listener:
         protocol = "HTTPS" if secure else "HTTP"
         if self.is_unix:
             return f"wizgy: Serving {protocol} on {self.host} ..."
-        return f"wizgy: Serving {protocol} on {self.host} port {self.port} ..."
+        families = " (IPv6 and IPv4)" if self._may_be_mapped and self.host == EVERY_IPV6 else ""
+        return f"wizgy: Serving {protocol} on {self.host} port {self.port} ...{families}"
 
     def accept(self) -> tuple[socket.socket, tuple[str, str]]:
         """Accept a connection: its socket, not blocking, and the client's address and port.
@@ -70,7 +97,20 @@ class Listener:
         """
         sock, address = self.sock.accept()
         sock.setblocking(False)
-        return sock, ("", "") if self.is_unix else (address[0], str(address[1]))
+        if self.is_unix:
+            return sock, ("", "")
+        host: str = address[0]
+        return sock, (host.removeprefix(MAPPED) if self._may_be_mapped else host, str(address[1]))
+
+    def permit(self, address: Address) -> None:
+        """Give a Unix socket the permissions that its address says.
+
+        Raises:
+            OSError: this user may not.
+            ValueError: there is no such group.
+        """
+        if isinstance(address, UnixAddress):
+            _permit(self._path, address)
 
     def close(self) -> None:
         """Stop listening in this process; what it has inherited it keeps."""
@@ -96,40 +136,71 @@ class Listener:
             os.close(self._held)
 
 
-def open_listener(address: str, backlog: int) -> Listener:
-    """Listen on ``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH`` or ``fd:N``.
+def find_purpose(text: str, binds: Sequence[str]) -> object:
+    """What a listener is for: two with the same purpose can take each other's place.
 
     Args:
-        address: where to listen, as `wizgy.config.bind_address` accepts it.
+        text: an address, as `wizgy.config.bind_address` accepts it.
+        binds: all that are listened on.
+    """
+    address = parse_address(text)
+    if isinstance(address, UnixAddress):
+        return address.path
+    return address, is_for_both_families(address, map(parse_address, binds))
+
+
+def open_listeners(text: str, backlog: int, binds: Sequence[str] = ()) -> list[Listener]:
+    """Listen on an address; of a name on all of its addresses.
+
+    Args:
+        text: where to listen, as `wizgy.config.bind_address` accepts it.
         backlog: how many connections the kernel queues.
+        binds: all that are listened on: ``[::]:PORT`` leaves IPv4 to another of them.
 
     Raises:
         BindError: the address is taken, not this machine's, or not permitted.
     """
+    address = parse_address(text)
+    both = is_for_both_families(address, map(parse_address, binds))
     try:
-        if address.startswith("unix:"):
-            return _open_unix(address.removeprefix("unix:"), backlog)
-        if address.startswith("fd:"):
-            return _open_inherited(int(address.removeprefix("fd:")), backlog)
-        host, _, port = address.rpartition(":")
-        return _open_tcp(host.strip("[]"), int(port), backlog)
-    except OSError as error:
-        raise BindError(f"Cannot listen on {address}: {error.strerror or error}. {_advise(address, error)}") from None
-    except UnicodeError:
-        raise BindError(f"Cannot listen on {address}: that is no name of a host. Look for a slip in it.") from None
+        listeners = _open(address, backlog, both)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeError):
+            raise BindError(f"Cannot listen on {text}: that is no name of a host. Look for a slip in it.") from None
+        why = getattr(error, "strerror", None) or error
+        raise BindError(f"Cannot listen on {text}: {why}. {_advise(address, error)}") from None
+    for listener in listeners:
+        listener.purpose, listener.siblings = find_purpose(text, binds), listeners
+    return listeners
 
 
-def _advise(address: str, error: OSError) -> str:
+def _open(address: Address, backlog: int, both: bool) -> list[Listener]:
+    if isinstance(address, UnixAddress):
+        return [_open_unix(address, backlog)]
+    if isinstance(address, InheritedSocket):
+        return [_open_inherited(address.descriptor, backlog)]
+    return [Listener(sock) for sock in _open_tcp(address, backlog, both)]
+
+
+def _advise(address: Address, error: Exception) -> str:
     """What to do where an address cannot be listened on."""
-    if address.startswith("fd:"):
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(address, InheritedSocket):
         return "It has to be the number of a listening socket that wizgy inherits from the program that starts it."
-    if error.errno == errno.EADDRINUSE:
-        return "Choose another --bind, or stop what uses it."
-    if address.startswith("unix:"):
+    if number == errno.EADDRINUSE:
+        both = isinstance(address, TCPAddress) and address.host == EVERY_IPV6
+        ipv4 = " [::] is for IPv4 too, unless another --bind has its port for IPv4." if both else ""
+        return f"Choose another --bind, or stop what uses it.{ipv4}"
+    if isinstance(address, UnixAddress):
+        if address.group and number == errno.EPERM:
+            return "Only a member of the group, or root, may give the socket to it."
         return "The path has to be in a folder that exists and in which this user may write."
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if number in (errno.EACCES, errno.EPERM):
         return "Ports below 1024 are often for root alone: choose one above, or let systemd or a proxy open it."
-    return "It has to be an address of this machine; 0.0.0.0 and [::] stand for all of them."
+    return (
+        "It has to be an address of this machine; [::] stands for all of them, IPv6 and IPv4, and 0.0.0.0 for those of "
+        "IPv4."
+    )
 
 
 def _open_inherited(descriptor: int, backlog: int) -> Listener:
@@ -144,33 +215,77 @@ def _open_inherited(descriptor: int, backlog: int) -> Listener:
     return Listener(sock, inherited=descriptor)
 
 
-def _open_tcp(host: str, port: int, backlog: int) -> Listener:
-    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = info[0]
-    sock = socket.socket(family, kind, protocol)
+def _open_tcp(address: TCPAddress, backlog: int, both: bool, attempts: int = ATTEMPTS) -> list[socket.socket]:
+    """Listen at all addresses of a host; port 0 is the same at all of them."""
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places = list(dict.fromkeys((family, place) for family, _, _, _, place in found))
+    try:
+        return _open_all(places, backlog, both)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or address.port or attempts == 1:
+            raise
+    return _open_tcp(address, backlog, both, attempts - 1)
+
+
+def _open_all(places: Sequence[tuple[int, tuple[Any, ...]]], backlog: int, both: bool) -> list[socket.socket]:
+    opened: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, place in places:
+            port = opened[0].getsockname()[1] if opened else place[1]
+            try:
+                opened.append(_open_at(family, (place[0], port, *place[2:]), backlog, both))
+            except OSError as error:
+                if error.errno not in NOT_HERE:
+                    raise
+                missing = missing or error
+        if missing is not None and not opened:
+            raise missing
+    except OSError:
+        for sock in opened:
+            sock.close()
+        raise
+    return opened
+
+
+def _open_at(family: int, place: tuple[Any, ...], backlog: int, both: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # So that 0.0.0.0 and [::] can be bound side by side, the same on every system.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
+            # Said each time, as systems differ: 0.0.0.0 and [::] can be bound side by side, and [::] alone is for both.
+            only = not both or not socket.has_dualstack_ipv6()
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only))
+        sock.bind(place)
         sock.listen(backlog)
     except OSError:
         sock.close()
         raise
-    return Listener(sock)
+    return sock
 
 
-def _open_unix(path: str, backlog: int) -> Listener:
+def _open_unix(address: UnixAddress, backlog: int) -> Listener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    is_bound = False
     try:
-        _remove_stale(path)
-        sock.bind(path)
+        _remove_stale(address.path)
+        sock.bind(address.path)
+        is_bound = True
+        _permit(address.path, address)  # before anybody can connect
         sock.listen(backlog)
-    except OSError:
+    except (OSError, ValueError):
         sock.close()
+        if is_bound:
+            os.unlink(address.path)
         raise
-    return Listener(sock, os.path.abspath(path))
+    return Listener(sock, os.path.abspath(address.path))
+
+
+def _permit(path: str, address: UnixAddress) -> None:
+    if address.group:
+        os.chown(path, -1, find_group(address.group))
+    if address.mode is not None:
+        os.chmod(path, address.mode)
 
 
 def _remove_stale(path: str) -> None:

@@ -11,7 +11,7 @@ from wizgy.child import KILL_AFTER
 from wizgy.engine import Engine
 from wizgy.errors import UsageError
 from wizgy.generation import discard, read_certificates
-from wizgy.listeners import Listener, open_listener
+from wizgy.listeners import Listener, open_listeners
 from wizgy.sources import check_keywords
 from wizgy.wsgi import Application
 
@@ -49,21 +49,23 @@ class Server:
     """A server inside of a process that does other things too; handles no signals.
 
     Args:
-        listener: the listening socket; the server closes it.
+        listeners: the listening sockets; the server closes them.
         engine: what serves on it.
         patience: seconds that `shutdown` waits for the engine; a thread may be stuck in the application.
 
     Attributes:
-        server_address: ``(host, port)`` that it listens on, or the path of a Unix socket.
+        server_address: ``(host, port)`` that it listens on, of a name with several addresses the first; or the path of
+            a Unix socket.
     """
 
-    def __init__(self, listener: Listener, engine: Engine, patience: float) -> None:
-        self._listener = listener
+    def __init__(self, listeners: list[Listener], engine: Engine, patience: float) -> None:
+        self._listeners = listeners
         self._engine = engine
         self._patience = patience
         self._lock = threading.Lock()
         self._started = False
         self._closed = False
+        listener = listeners[0]
         self.server_address: tuple[str, int] | str = (
             listener.host.removeprefix("unix:") if listener.is_unix else (listener.host, listener.port)
         )
@@ -94,7 +96,7 @@ class Server:
                 self._engine.wait(self._patience)
             else:
                 self._engine.close()
-            discard([self._listener])
+            discard(self._listeners)
 
     def __enter__(self) -> Server:
         """Nothing starts before `serve_forever`."""
@@ -128,11 +130,11 @@ def make_server(address: tuple[str, int] | str, application: Application, **sett
     config = check_keywords(settings, embedded=True)
     log.configure(config.log_level, config.log_format, embedded=True)
     if isinstance(address, str):
-        where = f"unix:{address}"
+        where = f"unix:{address}" + ("?" if "?" in address else "")
     else:
         host, port = address
         where = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
     tls = read_certificates(config)
-    listener = open_listener(where, config.backlog)
-    engine = Engine(application, config, [listener], tls=tls)
-    return Server(listener, engine, config.graceful_timeout + KILL_AFTER)
+    listeners = open_listeners(where, config.backlog, [where])
+    engine = Engine(application, config, listeners, tls=tls)
+    return Server(listeners, engine, config.graceful_timeout + KILL_AFTER)

@@ -400,6 +400,7 @@ class Supervisor:
     def _promote(self, generation: Generation) -> None:
         """Let what was on trial take over: its workers are the fresh ones from now on."""
         before, self._serving, self._trial = self._serving, generation, None
+        generation.permit()
         if generation.config.workers != before.config.workers:
             self._wanted = generation.config.workers
         log.configure(generation.config.log_level, generation.config.log_format)

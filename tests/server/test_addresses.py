@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
 import stat
@@ -64,6 +66,50 @@ def test_ipv6() -> None:
         _, port = server.wait_ready()
         assert get(("::1", port)) == (200, b"hello\n")
         assert is_refused(("127.0.0.1", port))
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback address")
+def test_both_families() -> None:
+    """`[::]:PORT` is for IPv6 and IPv4, says so, and gives the application the client's IPv4 address as such."""
+    with serve("--bind", "[::]:0") as server:
+        _, port = server.wait_ready()
+        server.wait_stderr(rf"^wizgy: Serving HTTP on :: port {port} \.\.\. \(IPv6 and IPv4\)$")
+        for host in "127.0.0.1", "::1":
+            assert json.loads(get((host, port), "/environ")[1])["REMOTE_ADDR"] == host
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback address")
+def test_families_side_by_side() -> None:
+    """Where another address has the port for IPv4, `[::]:PORT` leaves IPv4 to it."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    with serve("--bind", f"[::]:{port}", "--bind", f"127.0.0.1:{port}") as server:
+        server.wait_ready(count=2)
+        assert "(IPv6 and IPv4)" not in server.stderr
+        for host in "127.0.0.1", "::1":
+            assert get((host, port)) == (200, b"hello\n")
+
+
+def test_unix_socket_with_permissions(tmp_path: Path) -> None:
+    """The mode and group of a Unix socket are those of its address, and a reload changes them on the same socket."""
+    path, file = tmp_path / "a?b.sock", tmp_path / "wizgy.toml"
+
+    def said(mode: str) -> None:
+        file.write_text(f'bind = "unix:{path}?mode={mode}&group={os.getgid()}"', "utf-8")
+
+    said("600")
+    with serve("--config", str(file)) as server:
+        server.wait_stderr("Serving HTTP on unix:")
+        before = path.stat()
+        assert (stat.S_IMODE(before.st_mode), before.st_gid) == (0o600, os.getgid())
+        said("660")
+        server.signal(signal.SIGHUP)
+        server.wait_stderr("Reloaded: ")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert path.stat().st_ino == before.st_ino
+        assert get(str(path)) == (200, b"hello\n")
+        assert server.stop() == 0
+    assert not path.exists()
 
 
 def test_unix_socket(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.server.served import app
 from wizgy import connection
 from wizgy.engine import Engine, EpollPoller
 from wizgy.errors import BindError, UsageError
-from wizgy.listeners import open_listener
+from wizgy.listeners import open_listeners
 from wizgy.server import Server
 from wizgy.sources import check_keywords
 
@@ -359,9 +359,9 @@ def test_client_that_pipelines_has_its_turn_and_no_more() -> None:
         polls.append(insistent.count)
         return app(environ, start_response)
 
-    listener = open_listener("127.0.0.1:0", 16)
-    engine = Engine(counted, check_keywords({"threads": 1}, embedded=True), [listener], poller=insistent)
-    with Server(listener, engine, TIMEOUT) as server:
+    (listener,) = listeners = open_listeners("127.0.0.1:0", 16)
+    engine = Engine(counted, check_keywords({"threads": 1}, embedded=True), listeners, poller=insistent)
+    with Server(listeners, engine, TIMEOUT) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         with connect((listener.host, listener.port)) as sock:
