@@ -160,10 +160,11 @@ _settings_by_flag = {setting.flag: setting for setting in SETTINGS.values()}
 
 def _suggest_flag(flag: str) -> str:
     name = flag.lstrip("-").replace("-", "_")
-    if len(name) == 1:  # other servers have such
-        near = [setting.flag for setting in SETTINGS.values() if setting.name.startswith(name)]
-        return f" Did you mean {' or '.join(near)}?" if near else ""
-    return suggest(name.removeprefix("no_"), lambda setting: setting.flag)
+    if not flag.startswith("--"):
+        from wizgy.elsewhere import LETTERS  # not at the top: it is needed only where something is wrong
+
+        return f" {LETTERS[name[0]]}" if name[:1] in LETTERS else ""
+    return suggest(name.removeprefix("no_").lower(), lambda setting: setting.flag)
 
 
 def read_options(arguments: Sequence[str]) -> Options:

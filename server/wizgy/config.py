@@ -255,7 +255,19 @@ class Config:
         "May be given several times; port 0 picks a free one and prints it.",
         metavar="ADDRESS",
         repeatable=True,
-        synonyms=("host", "port", "listen", "address", "socket", "http"),
+        synonyms=(
+            "host",
+            "port",
+            "listen",
+            "address",
+            "socket",
+            "http",
+            "http_socket",
+            "unix_socket",
+            "uds",
+            "fd",
+            "insecure_bind",
+        ),
         command_only=True,
     )
     workers: int = setting(
@@ -263,10 +275,16 @@ class Config:
         worker_count,
         "Worker processes; auto for as many as there are processors to use.",
         metavar="N|auto",
-        synonyms=("processes",),
+        synonyms=("processes", "worker", "num_workers", "worker_processes"),
         command_only=True,
     )
-    threads: int = setting(8, whole_number(1), "Threads of each worker that may run the application.", metavar="N")
+    threads: int = setting(
+        8,
+        whole_number(1),
+        "Threads of each worker that may run the application.",
+        metavar="N",
+        synonyms=("threads_per_worker", "worker_threads", "blocking_threads", "threadpool_workers"),
+    )
     max_requests: int = setting(
         0,
         whole_number(0),
@@ -274,6 +292,7 @@ class Config:
         metavar="N",
         unit="requests",
         command_only=True,
+        synonyms=("limit_max_requests", "max_worker_requests", "workers_max_requests", "maximum_requests"),
     )
     max_requests_jitter: int = setting(
         0,
@@ -283,17 +302,23 @@ class Config:
         unit="requests",
         needs="max_requests",
         command_only=True,
+        synonyms=("limit_max_requests_jitter", "max_worker_requests_jitter"),
     )
     chdir: str = setting(
         "",
         text,
         "Folder to change to before the application is loaded.",
         metavar="DIR",
-        synonyms=("app_dir", "directory", "pythonpath"),
+        synonyms=("app_dir", "directory", "pythonpath", "python_path", "working_dir", "working_directory", "cwd"),
         command_only=True,
     )
     backlog: int = setting(
-        1024, whole_number(1), "Connections that the kernel queues.", metavar="N", unit="connections"
+        1024,
+        whole_number(1),
+        "Connections that the kernel queues.",
+        metavar="N",
+        unit="connections",
+        synonyms=("listen_backlog", "somaxconn"),
     )
     max_connections: int = setting(
         0,
@@ -301,13 +326,20 @@ class Config:
         "Open connections of each worker; 0 takes what the limit of file descriptors leaves.",
         metavar="N",
         unit="connections",
+        synonyms=("worker_connections", "limit_concurrency", "connection_limit", "backpressure", "max_clients"),
     )
-    server_header: str = setting("wizgy", line_of_text, "Value of the Server field; empty for none.", metavar="TEXT")
+    server_header: str = setting(
+        "wizgy",
+        line_of_text,
+        "Value of the Server field; empty for none.",
+        metavar="TEXT",
+        synonyms=("ident", "server_name", "server_software"),
+    )
     reload: bool = setting(
         False,
         boolean,
         "For development: load the application anew when code changes, and show why where it does not load.",
-        synonyms=("auto_reload", "autoreload", "use_reloader"),
+        synonyms=("auto_reload", "autoreload", "use_reloader", "reload_on_change"),
         command_only=True,
     )
     health: bool = setting(
@@ -323,6 +355,7 @@ class Config:
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",
+        synonyms=("http1_header_read_timeout", "read_timeout", "socket_timeout", "http_timeout"),
     )
     body_timeout: float = setting(
         30.0,
@@ -339,6 +372,14 @@ class Config:
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",
+        synonyms=(
+            "keepalive",
+            "keep_alive",
+            "timeout_keep_alive",
+            "keep_alive_timeout",
+            "channel_timeout",
+            "http_keepalive",
+        ),
     )
     write_timeout: float = setting(
         30.0,
@@ -356,7 +397,7 @@ class Config:
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",
-        synonyms=("timeout", "worker_timeout"),
+        synonyms=("timeout", "worker_timeout", "harakiri", "http_harakiri", "timeout_request"),
     )
     graceful_timeout: float = setting(
         30.0,
@@ -365,6 +406,14 @@ class Config:
         metavar="SECONDS",
         unit="seconds",
         group="Timeouts",
+        synonyms=(
+            "timeout_graceful_shutdown",
+            "shutdown_timeout",
+            "graceful_shutdown_timeout",
+            "worker_reload_mercy",
+            "shutdown_grace",
+            "workers_kill_timeout",
+        ),
     )
     drain_delay: float = setting(
         0.0,
@@ -375,6 +424,7 @@ class Config:
         unit="seconds",
         group="Timeouts",
         command_only=True,
+        synonyms=("pre_stop_delay", "shutdown_delay"),
     )
     load_timeout: float = setting(
         120.0,
@@ -384,6 +434,7 @@ class Config:
         unit="seconds",
         group="Timeouts",
         command_only=True,
+        synonyms=("startup_timeout", "timeout_worker_startup", "worker_startup_timeout"),
     )
     max_request_line: int = setting(
         8190,
@@ -392,6 +443,7 @@ class Config:
         metavar="BYTES",
         unit="bytes",
         group="Limits",
+        synonyms=("limit_request_line",),
     )
     max_header_bytes: int = setting(
         65536,
@@ -400,6 +452,14 @@ class Config:
         metavar="BYTES",
         unit="bytes",
         group="Limits",
+        synonyms=(
+            "limit_request_field_size",
+            "max_request_header_size",
+            "h11_max_incomplete_event_size",
+            "h11_max_incomplete_size",
+            "buffer_size",
+            "http1_buffer_size",
+        ),
     )
     max_header_count: int = setting(
         100,
@@ -408,6 +468,7 @@ class Config:
         metavar="N",
         unit="fields",
         group="Limits",
+        synonyms=("limit_request_fields",),
     )
     max_body: int = setting(
         1 << 30,
@@ -416,6 +477,13 @@ class Config:
         metavar="BYTES",
         unit="bytes",
         group="Limits",
+        synonyms=(
+            "max_request_body_size",
+            "limit_post",
+            "client_max_body_size",
+            "max_content_length",
+            "limit_request_body",
+        ),
     )
     trust_proxy: tuple[str, ...] = setting(
         (),
@@ -460,7 +528,7 @@ class Config:
         "Path below which the application is served, its SCRIPT_NAME; what is outside of it is 404.",
         metavar="PATH",
         group="Proxies",
-        synonyms=("root_path", "script_name", "mount"),
+        synonyms=("root_path", "script_name", "mount", "proxy_path"),
     )
     certfile: tuple[str, ...] = setting(
         (),
@@ -491,7 +559,7 @@ class Config:
         metavar="FILE",
         group="TLS",
         needs="certfile",
-        synonyms=("ca_certs", "ssl_ca_certs", "ssl_ca", "cafile", "ca_file", "client_cert"),
+        synonyms=("ca_certs", "ssl_ca_certs", "ssl_ca", "cafile", "ca_file", "client_cert", "ssl_client_ca", "ca"),
     )
     access_log: str = setting(
         "",
@@ -499,7 +567,7 @@ class Config:
         "File for one line per request; - for standard output.",
         metavar="FILE",
         group="Logs",
-        synonyms=("access_logfile", "log_file"),
+        synonyms=("access_logfile", "accesslog", "access_log_file", "access_log_name", "req_logger"),
     )
     access_log_format: str = setting(
         "combined",
@@ -507,7 +575,7 @@ class Config:
         "Form of those lines: combined, common, json, or a format of your own as in '%h \"%r\" %>s %D'.",
         metavar="FORMAT",
         group="Logs",
-        synonyms=("access_logformat",),
+        synonyms=("access_logformat", "access_log_fmt", "log_fmt"),
     )
     log_level: str = setting(
         "info",
@@ -515,7 +583,7 @@ class Config:
         "Least level of what is logged: " + ", ".join(LOG_LEVELS) + ".",
         metavar="LEVEL",
         group="Logs",
-        synonyms=("debug", "verbose", "quiet"),
+        synonyms=("debug", "verbose", "quiet", "loglevel", "disable_logging"),
     )
     log_format: str = setting(
         "text",

@@ -16,6 +16,8 @@ from wizgy.errors import UsageError
 
 FILE_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"
 PROJECT_FILE: Final = "pyproject.toml"
+LEAST_LIKENESS: Final = 0.75
+"""How much of two names has to be the same for one to be a slip for the other."""
 COMMENT_COLUMN: Final = 34
 """Where the comments of ``--print-config`` begin, unless a value is longer."""
 
@@ -94,18 +96,22 @@ class Settings:
 
 
 def suggest(name: str, spell: Callable[[Setting], str]) -> str:
-    """A question that names settings which may have been meant, or nothing."""
-    # Not at the top: it is needed only where something is wrong.
-    from difflib import SequenceMatcher, get_close_matches
+    """What is there in place of a setting that is not: what may have been meant, or a sentence; or nothing."""
+    # Not at the top: they are needed only where something is wrong.
+    from difflib import get_close_matches
 
+    from wizgy.elsewhere import SENTENCES
+
+    known = {synonym: setting for setting in SETTINGS.values() for synonym in (*setting.synonyms, setting.name)}
     near = [setting for setting in SETTINGS.values() if name in setting.synonyms]
     if not near:
-        matches = get_close_matches(name, SETTINGS, n=3)
-        ratios = [SequenceMatcher(None, match, name).ratio() for match in matches]
-        near = [SETTINGS[match] for match, ratio in zip(matches, ratios, strict=True) if ratio > 0.9 * ratios[0]]
-    if not near:
-        known = {synonym: setting for setting in SETTINGS.values() for synonym in setting.synonyms}
-        near = [known[match] for match in get_close_matches(name, known, n=1)]
+        if name in SENTENCES:
+            return f" {SENTENCES[name]}"
+        # Of what is far off another server's meaning is likelier than a slip.
+        matches = get_close_matches(name, [*known, *SENTENCES], n=3, cutoff=LEAST_LIKENESS)
+        if matches and matches[0] in SENTENCES:
+            return f" {SENTENCES[matches[0]]}"
+        near = list({known[match].name: known[match] for match in matches if match in known}.values())
     return f" Did you mean {' or '.join(map(spell, near))}?" if near else ""
 
 
@@ -146,7 +152,7 @@ def read_file(path: str | None) -> dict[str, Any]:
 
     Args:
         path: a file; in a ``pyproject.toml`` the table ``[tool.wizgy]`` counts. None for ./pyproject.toml, which
-            need not be there.
+            need not be there, nor be readable.
 
     Raises:
         UsageError: the file cannot be read, or is no TOML.
@@ -156,11 +162,11 @@ def read_file(path: str | None) -> dict[str, Any]:
     try:
         with open(name, "rb") as file:
             data = file.read()
-    except FileNotFoundError:
-        if path is None:
-            return {}
-        raise UsageError(f"{name} cannot be read: there is no such file.") from None
     except OSError as error:
+        if path is None:
+            return {}  # nobody asked for it: a folder that may not be read is as good as one without it
+        if isinstance(error, FileNotFoundError):
+            raise UsageError(f"{name} cannot be read: there is no such file.") from None
         raise UsageError(f"{name} cannot be read: {error.strerror}.") from None
     if path is None and not _project_table.search(data) and not (_project_key.search(data) and _find_tomllib()):
         return {}  # most projects have a pyproject.toml that is not about wizgy, and reading TOML takes a while

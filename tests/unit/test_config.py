@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from wizgy.cli import parse_arguments
+from wizgy.cli import OPTIONS, parse_arguments
 from wizgy.config import SETTINGS, Config, Setting
+from wizgy.elsewhere import LETTERS, SENTENCES
 from wizgy.errors import UsageError
 from wizgy.sources import check_keywords, make_config, read_file, to_toml
 
@@ -225,13 +228,73 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         assert line.startswith(f"  {where}: ")
 
 
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--preload", " Each worker loads the application itself."),
+        ("--pid", " wizgy writes no pid file"),
+        ("--daemon", " wizgy stays in the foreground"),
+        ("--umask", " The permissions of a Unix socket are part of its address"),
+        ("--log-file", " The error log goes to standard error"),
+        ("--statsd-host", " wizgy sends no metrics"),
+        ("--statsd-hosts", " wizgy sends no metrics"),
+        ("--no-sendfile", " Plain files are always sent by the kernel."),
+        ("--factory", " A factory is named with its brackets"),
+        ("--worker-tmp-dir", " Temporary files of requests are in TMPDIR"),
+        ("--keep-alive", " Did you mean --keepalive-timeout?"),
+        ("--worker-connections", " Did you mean --max-connections?"),
+        ("--keyfil", " Did you mean --keyfile"),
+        ("--outbuf-overflow", " See wizgy --help."),
+        ("-p", " A port is part of the address"),
+        ("-k", " There is one kind of worker"),
+        ("-x", " See wizgy --help."),
+        ("-p8000", " A port is part of the address"),
+    ],
+)
+def test_flags_of_other_servers(flag: str, expected: str) -> None:
+    """A flag of another server gets the flag that does the same, or the reason why there is none; else no guess."""
+    with pytest.raises(UsageError) as caught:
+        parse_arguments([flag, "value", "a:app"])
+    assert str(caught.value).startswith(f"{flag}: there is no such flag.{expected}")
+
+
+def test_sentences_about_other_servers() -> None:
+    """No sentence is about a setting that there is, and each flag that one names exists."""
+    ours = {name for setting in SETTINGS.values() for name in (setting.name, *setting.synonyms)}
+    assert not ours & set(SENTENCES)
+    flags = {
+        flag for sentence in (*SENTENCES.values(), *LETTERS.values()) for flag in re.findall(r"--[a-z-]+", sentence)
+    }
+    known = {setting.flag for setting in SETTINGS.values()} | {flag.split()[0] for flag in OPTIONS}
+    assert flags <= known
+    synonyms = [name for setting in SETTINGS.values() for name in setting.synonyms]
+    assert len(synonyms) == len(set(synonyms))
+
+
+def test_project_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ./pyproject.toml that cannot be opened, and that nobody asked for, is as good as none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").mkdir()
+    assert make_config({}, None, {}) == Config()
+    assert complaint(file="pyproject.toml") == "pyproject.toml cannot be read: Is a directory."
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        assert make_config({}, None, {}) == Config()
+        assert complaint(file="a.toml") == "a.toml cannot be read: Permission denied."
+
+
+def refuse(*arguments: object) -> None:
+    """An `open` in a folder that may not be entered."""
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def test_faults_of_the_command_line_are_said_at_once() -> None:
     """Unknown flags, missing values and bad values are in one message; a switch takes none, or true or false."""
     with pytest.raises(UsageError) as caught:
         parse_arguments(["--treads", "4", "-w", "3", "a:app", "--no-threads", "--trace=perhaps", "--check=1", "--bind"])
     assert str(caught.value).splitlines()[1:] == [
         "  --treads: there is no such flag. Did you mean --threads?",
-        "  -w: there is no such flag. Did you mean --workers or --write-timeout?",
+        "  -w: there is no such flag. Did you mean --workers?",
         "  --no-threads: there is no such flag. Did you mean --threads?",
         "  --check takes no value. See wizgy --help.",
         "  --bind: its value is missing; expected --bind ADDRESS. See wizgy --help.",
