@@ -6,6 +6,7 @@ Here is what a setting is and which values it takes; `wizgy.sources` reads what 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +20,14 @@ MOST_DIGITS: Final = 18
 """Digits of a whole number: what fits into 64 bits."""
 VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 """The ASCII characters that are seen."""
+MOST_LINKS: Final = 40
+"""How many links of a path are followed, as Linux does."""
+STANDARD_NAMES: Final = ("stdin", "stdout", "stderr")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+_descriptor_path = re.compile(
+    r"/dev/(?P<name>stdin|stdout|stderr)|/(?:dev|proc/self|proc/thread-self)/fd/(?P<number>[0-9]{1,9})"
+)
 
 
 class Setting(NamedTuple):
@@ -197,6 +205,38 @@ def choice(*choices: str) -> Callable[[str], str]:
 def file_path(value: str) -> str:
     """A path, from where it was said and not from where ``--chdir`` leads; nothing or ``-`` as it is."""
     return os.path.abspath(value) if value not in ("", "-") else value
+
+
+def find_descriptor(path: str) -> int | None:
+    """The descriptor of this process that a path stands for, as ``/dev/stdout`` and links to it do; else None.
+
+    To open such a path would be another open file, which a socket does not have and a file begins anew.
+    """
+    for _ in range(MOST_LINKS):
+        match = _descriptor_path.fullmatch(path)
+        if match is not None:
+            return int(match["number"]) if match["number"] else STANDARD_NAMES.index(match["name"])
+        try:
+            path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+        except OSError:
+            break
+    return None
+
+
+def log_path(value: str) -> str:
+    """A path as `file_path` has it; one that stands for a descriptor has to be open for writing."""
+    path = file_path(value)
+    descriptor = find_descriptor(path)
+    if descriptor is not None and descriptor > 2:  # the standard ones are there in any case
+        import fcntl  # not at the top: few need it
+
+        try:
+            mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        except OSError:
+            raise ValueError(f"expected a descriptor that is open, and {descriptor} is not") from None
+        if mode == os.O_RDONLY:
+            raise ValueError(f"expected a descriptor that is open for writing, and {descriptor} is not")
+    return path
 
 
 def access_log_format(value: str) -> str:
@@ -563,8 +603,8 @@ class Config:
     )
     access_log: str = setting(
         "",
-        file_path,
-        "File for one line per request; - for standard output.",
+        log_path,
+        "File for one line per request; - or /dev/stdout for standard output.",
         metavar="FILE",
         group="Logs",
         synonyms=("access_logfile", "accesslog", "access_log_file", "access_log_name", "req_logger"),

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, Final, TextIO
 
-from wizgy.config import LOG_LEVELS, Config
+from wizgy.config import LOG_LEVELS, Config, find_descriptor
 from wizgy.errors import UsageError
 from wizgy.http.request import RequestHead
 from wizgy.logline import (
@@ -373,7 +373,7 @@ class AccessLog:
     """One line for each request.
 
     Args:
-        path: a file to append to, or ``-`` for standard output.
+        path: a file to append to, one that stands for a descriptor, or ``-`` for standard output.
         line_format: ``combined``, ``common``, ``json``, or text with directives.
         source: where the path was set.
 
@@ -389,11 +389,13 @@ class AccessLog:
         self._format = find_format(line_format)
         self.takes_id = takes_id(line_format)
         self.takes_answer = takes_answer(line_format)
-        if path == "-":
-            self._sink = standard_sink(OUTPUT, logger)
+        descriptor = OUTPUT if path == "-" else find_descriptor(path)
+        if descriptor in (OUTPUT, ERROR):
+            self._sink = standard_sink(descriptor, logger)
             return
         try:
-            self._sink = Sink(f"The access log {path}", FileTarget(path), logger.warning)
+            target = FileTarget(path) if descriptor is None else StandardTarget(descriptor)
+            self._sink = Sink(f"The access log {path}", target, logger.warning)
         except OSError as error:
             raise UsageError(f"{source}: {path} cannot be opened: {error.strerror}.") from None
 

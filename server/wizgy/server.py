@@ -26,12 +26,18 @@ def serve(application: Application, **settings: object) -> None:
         settings: those of ``wizgy --help``, with underscores for dashes.
 
     Raises:
-        UsageError: the application is none, or a setting is unknown or has a value that will not do.
+        UsageError: the application is none, a setting is unknown or has a value that will not do, or this is not the
+            main thread.
         BindError: an address cannot be listened on.
         SystemExit: the server has stopped; its code is that of the command.
 
     Source: PEP 3333
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise UsageError(
+            "wizgy.serve is for the main thread, the only one that handles signals. In another thread use "
+            "wizgy.make_server(('127.0.0.1', 8888), application).serve_forever()."
+        )
     _check(application)
     config = check_keywords(settings)
     if config.reload:

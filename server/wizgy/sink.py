@@ -13,6 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -81,7 +82,16 @@ class FileTarget:
         self.most_at_once = LARGEST_WRITE if is_file else PIPE_BUF
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        """Open it without waiting; a named pipe that nothing reads yet has this end for a reader until then."""
+        flags = os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._path, flags | os.O_WRONLY, 0o640)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(self._path).st_mode):
+                raise
+            descriptor = os.open(self._path, flags | os.O_RDWR, 0o640)
+        os.set_blocking(descriptor, True)  # an open file of its own: nobody else is concerned
+        return descriptor
 
     def write(self, data: bytes) -> int:
         """Write some of the bytes; returns how many."""
@@ -107,10 +117,10 @@ class FileTarget:
 
 
 class StandardTarget:
-    """Standard output or error of this process, which it shares with others.
+    """Standard output or error of this process, or another descriptor that it was started with and shares with others.
 
     Args:
-        descriptor: 1 or 2.
+        descriptor: its number.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -393,3 +393,18 @@ def test_idle_server_uses_no_processor_time(poller: str) -> None:
         began, used = time.monotonic(), time.process_time()
         wait_until(lambda: time.monotonic() - began > 0.5, "half a second passes")
         assert time.process_time() - used < 0.5
+
+
+def test_serve_is_for_the_main_thread() -> None:
+    """`wizgy.serve` in another thread says so, and names what is for threads, before it listens anywhere."""
+    said: list[UsageError] = []
+
+    def call() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError) as caught:
+            wizgy.serve(app, bind=f"127.0.0.1:{taken.getsockname()[1]}")
+        said.append(caught.value)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert "wizgy.make_server(" in str(said[0])

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.harness.frameworks import ROOT
 from tests.server.client import (
+    FOLDER,
+    TIMEOUT,
     Address,
     children,
     connect,
@@ -216,3 +227,118 @@ def test_trace() -> None:
     assert r"< X-A: \x9b1mred" in lines
     assert "> HTTP/1.1 200 OK" in lines
     assert all(line[:2] in ("< ", "> ") for line in lines)
+
+
+@contextmanager
+def logging_to(path: str, **streams: Any) -> Iterator[None]:
+    """A server that has answered a request, with that access log and these arguments of `subprocess.Popen`."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        address = ("127.0.0.1", found.getsockname()[1])
+    bind = f"{address[0]}:{address[1]}"
+    command = [
+        sys.executable,
+        "-m",
+        "wizgy",
+        "--chdir",
+        str(FOLDER),
+        "--bind",
+        bind,
+        "--access-log",
+        path,
+        "served:app",
+    ]
+    process = subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "server")}, **streams)
+    with process:
+        try:
+            wait_until(lambda: is_answered(address), "an answer")
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(TIMEOUT) == 0
+
+
+def is_answered(address: Address) -> bool:
+    """Whether a request is answered."""
+    try:
+        return get(address, "/logged")[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("path", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_standard_output_that_is_a_socket(path: str) -> None:
+    """A path that stands for a descriptor is written by it: a socket cannot be opened once more."""
+    here, there = socket.socketpair()
+    with here, there:
+        here.settimeout(TIMEOUT)
+        with logging_to(path, stdout=there):
+            assert b'"GET /logged HTTP/1.1" 200' in here.recv(65536)
+
+
+def test_link_to_standard_error(tmp_path: Path) -> None:
+    """A link to /dev/stderr, as images have it for their logs, is standard error."""
+    link = tmp_path / "access.log"
+    link.symlink_to("/dev/stderr")
+    here, there = socket.socketpair()
+    with here, there:
+        here.settimeout(TIMEOUT)
+        said = b""
+        with logging_to(str(link), stderr=there):
+            while b'"GET /logged HTTP/1.1" 200' not in said:
+                said += here.recv(65536)
+        assert b"wizgy: Serving HTTP on" in said
+
+
+def test_inherited_descriptor(tmp_path: Path) -> None:
+    """A descriptor that the server was started with may be its access log, also a file, which is not begun anew."""
+    file = tmp_path / "log"
+    with file.open("wb", buffering=0) as opened:
+        opened.write(b"before\n")
+        number = opened.fileno()
+        with logging_to(f"/dev/fd/{number}", pass_fds=[number], stderr=subprocess.DEVNULL):
+            lines = lines_of(file, 2)
+    assert lines[0] == "before"
+    assert '"GET /logged HTTP/1.1" 200' in lines[1]
+
+
+def test_descriptor_that_cannot_be_written(tmp_path: Path) -> None:
+    """A descriptor that is not open, or not for writing, is wrong usage."""
+    file = tmp_path / "log"
+    file.write_bytes(b"")
+    command = [sys.executable, "-m", "wizgy", "served:app", "--access-log"]
+    with file.open("rb") as opened:
+        number = opened.fileno()
+        for path, expected in (
+            (f"/dev/fd/{number}", f"expected a descriptor that is open for writing, and {number} is not"),
+            ("/proc/self/fd/99", "expected a descriptor that is open, and 99 is not"),
+        ):
+            environment = {"PYTHONPATH": str(ROOT / "server")}
+            ended = subprocess.run([*command, path], env=environment, pass_fds=[number], capture_output=True, text=True)
+            assert ended.returncode == 2
+            assert expected in ended.stderr
+
+
+def test_named_pipe_that_nothing_reads(tmp_path: Path) -> None:
+    """A named pipe that nothing reads keeps the server from nothing; a reader that comes gets the lines."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with start("--access-log", str(fifo)) as server:
+        assert get(server.address, "/early")[0] == 200
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            assert get(server.address, "/late")[0] == 200
+            server.signal(signal.SIGUSR1)
+            said = bytearray()
+
+            def read_on() -> bool:
+                try:
+                    said.extend(os.read(reader, 65536))
+                except BlockingIOError:
+                    pass
+                return said.count(b"\n") == 2
+
+            wait_until(read_on, "both lines")
+            assert b"/early" in said
+            assert server.stop() == 0
+        finally:
+            os.close(reader)
