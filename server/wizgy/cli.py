@@ -18,7 +18,7 @@ from wizgy import supervisor
 from wizgy.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
 from wizgy.errors import StartError, UsageError
 from wizgy.generation import read_certificates
-from wizgy.loader import load_application
+from wizgy.loader import enter_folder, find_start_folder, load_application
 from wizgy.log import ERROR, OUTPUT
 from wizgy.sink import flush_all
 from wizgy.sources import read_settings, show, suggest, to_toml
@@ -214,13 +214,19 @@ def _format_flag(flag: str, text: str, width: int) -> list[str]:
     return [head, *lines]
 
 
-def load(reference: str, config: Config) -> Application:
+def load(reference: str, config: Config, start: str = os.curdir) -> Application:
     """Change to the folder of the settings, if there is one, and import the application.
+
+    Args:
+        reference: what names the application.
+        config: the settings.
+        start: the folder that the command was started in.
 
     Raises:
         UsageError: there is no such folder.
-        LoadError: the application cannot be imported.
+        LoadError: the application cannot be imported, or its folder is gone.
     """
+    enter_folder(start)
     if config.chdir:
         try:
             os.chdir(config.chdir)
@@ -250,8 +256,19 @@ def run(arguments: Sequence[str]) -> int:
         load(options.app, config)
         print(f"wizgy: {options.app} loads, and the settings are valid.")
         return 0
+    start = find_start_folder()
+    if config.reload:
+        from wizgy.reloader import share_memory
+
+        share_memory()
+
+    def configure() -> Config:
+        enter_folder(start)
+        config = parse_arguments(arguments)[1]
+        return config.replace(chdir=os.path.join(start, config.chdir))
+
     try:
-        return supervisor.run(lambda config: load(options.app, config), config, lambda: parse_arguments(arguments)[1])
+        return supervisor.run(lambda config: load(options.app, config, start), configure(), configure)
     finally:
         flush_all()
         for number in supervisor.CAUGHT:

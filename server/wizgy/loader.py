@@ -19,6 +19,39 @@ _call_with_arguments = re.compile(r"[^:]+:(?P<call>[^\W\d][\w.]*\(.+\))", re.DOT
 _reference = re.compile(r"(?P<module>[^:]+?)(?::(?P<attributes>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?)?")
 
 
+def find_start_folder() -> str:
+    """The name of the current folder: that of the shell where it is right, so that a link in it can be followed again.
+
+    A release is often reached by a link, as /srv/current, and a deployment makes the link lead elsewhere.
+    """
+    name = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(name) and os.path.samestat(os.stat(name), os.stat(os.curdir)):
+            return name
+    except OSError:
+        pass  # the variable is an old one
+    return os.curdir
+
+
+def enter_folder(name: str) -> None:
+    """Make a folder the current one.
+
+    Args:
+        name: what `find_start_folder` gave.
+
+    Raises:
+        LoadError: it is gone.
+    """
+    try:
+        os.chdir(name)
+        os.getcwd()  # a folder that was removed can be entered by those who are in it
+    except OSError as error:
+        place = "The current folder" if name == os.curdir else f"The folder {name}"
+        raise LoadError(
+            f"{place} is gone ({error.strerror}). Start wizgy in one that stays, or name it with --chdir."
+        ) from None
+
+
 def load_application(reference: str) -> Application:
     """Import a WSGI application.
 

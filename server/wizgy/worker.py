@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, NoReturn
 
-from wizgy import log, reloader
+from wizgy import log
 from wizgy.child import SHOW_STACKS
 from wizgy.config import Config
 from wizgy.connection import IDLE_DRAINING
@@ -128,15 +128,20 @@ def _begin_signals() -> None:
 
 def _load_to_edit(load: Load, config: Config, link: Link) -> Application:
     """Load an application that somebody works on: report when its code changes; where it does not load, show why."""
+    from wizgy.reloader import Watcher, distrust_bytecode  # not at the top: it takes a while, and few need it
 
     def tell(files: list[str]) -> None:
         logger.info("Changed: %s. Loading anew.", ", ".join(map(os.path.relpath, files[:MOST_NAMED])))
         link.send(Report.CHANGED)
 
-    reloader.watch(os.path.abspath(config.chdir), tell)
+    distrust_bytecode()
+    watcher = Watcher(os.path.abspath(config.chdir), tell)
     try:
-        return load(config)
+        application = load(config)
+        watcher.note_loaded()
+        return application
     except LoadError as error:
+        watcher.note_failed(error)
         print(f"wizgy: {error}\nwizgy: Waiting for a change.", file=sys.stderr, flush=True)
         return show(str(error))
 

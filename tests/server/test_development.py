@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import py_compile
 import signal
 from pathlib import Path
 
@@ -42,6 +43,10 @@ class Project:
         self.path = path
         # Two versions within a second, of the same length, have the same .pyc file.
         self.environment = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def path_entries(self) -> list[str]:
+        """The folders of PYTHONPATH that the server is started with."""
+        return self.environment.get("PYTHONPATH", str(ROOT / "server")).split(os.pathsep)
 
     def write(self, name: str, source: str) -> None:
         """Write a file, as an editor does: another takes its place."""
@@ -116,7 +121,7 @@ BROKEN = {
     "syntax": ("def app(:\n", "SyntaxError"),
     "import": ("import nothing_of_that_name\n", "ModuleNotFoundError"),
     "exit": ("raise SystemExit(1)\n", "SystemExit: 1"),
-    "empty": ("", "edited has no 'app'"),
+    "empty": ("", "has no 'app'"),
 }
 
 
@@ -143,7 +148,7 @@ def test_broken_from_the_start(project: Project) -> None:
         project.write("used.py", "x = \n")
         wait_answer(server.address, "SyntaxError", 500)
         project.write("used.py", "x = 1\n")
-        wait_answer(server.address, "edited has no 'app'", 500)
+        wait_answer(server.address, "has no 'app'", 500)
         project.answer("mended")
         wait_answer(server.address, "mended")
 
@@ -191,6 +196,68 @@ def test_several_workers_and_folders(project: Project) -> None:
         serving_workers(server, 2)
         for _ in range(4):
             assert get(server.address) == (200, b"another")
+
+
+USING = """
+try:
+    import outer
+    text = outer.TEXT
+except CAUGHT as error:
+    text = type(error).__name__
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [text.encode()]
+"""
+
+
+@pytest.mark.parametrize("place", ["on the path", "a package by a link"])
+@pytest.mark.parametrize("caught", ["()", "Exception"])
+def test_module_elsewhere_is_corrected(project: Project, place: str, caught: str) -> None:
+    """A module outside of the folder that fails to load is watched until it loads, also where its failure is caught."""
+    library = project.path.parent / "library"
+    outer = library / "outer.py" if place == "on the path" else library / "outer" / "__init__.py"
+    outer.parent.mkdir(parents=True)
+    if place == "on the path":
+        project.environment["PYTHONPATH"] = os.pathsep.join([*project.path_entries(), str(library)])
+    else:
+        (project.path / "outer").symlink_to(library / "outer")
+    outer.write_text("TEXT = 'first'\n")
+    project.write("edited.py", USING.replace("CAUGHT", caught))
+    with project.serve() as server:
+        assert get(server.address) == (200, b"first")
+        outer.write_text("TEXT = (\n")
+        wait_until(lambda: b"SyntaxError" in get(server.address)[1], "the error is shown", SOON)
+        outer.write_text("TEXT = 'second'\n")
+        wait_answer(server.address, "second")
+        outer.rename(outer.with_suffix(".away"))
+        wait_until(lambda: b"first" not in get(server.address)[1], "it is missed", SOON)
+        outer.write_text("TEXT = 'third'\n")
+        wait_answer(server.address, "third")
+
+
+def test_module_that_is_installed_is_found(project: Project) -> None:
+    """A module that was missing from the start is loaded once it is where Python looks for it."""
+    library = project.path.parent / "library"
+    library.mkdir()
+    project.environment["PYTHONPATH"] = os.pathsep.join([*project.path_entries(), str(library)])
+    project.write("edited.py", USING.replace("CAUGHT", "()"))
+    with project.serve() as server:
+        assert b"No module named 'outer'" in get(server.address)[1]
+        (library / "outer").mkdir()
+        (library / "outer" / "__init__.py").write_text("TEXT = 'installed'\n")
+        wait_answer(server.address, "installed")
+
+
+def test_old_bytecode_is_not_run(project: Project) -> None:
+    """Of two versions of one size within a second the later is served, whatever bytecode the first has left."""
+    del project.environment["PYTHONDONTWRITEBYTECODE"]
+    with project.serve() as server:
+        for text in "111", "222", "333", "444":
+            project.answer(text)
+            py_compile.compile(str(project.path / "edited.py"))  # as a test run beside it does
+            project.answer(text.replace(text[0], "9"))
+            wait_answer(server.address, "999")
+        assert server.stop() == 0
 
 
 def test_files_that_do_not_count(project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import textwrap
@@ -24,6 +25,7 @@ from tests.server.client import (
 )
 from tests.server.load import Load
 
+RELEASE = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{}']\n"
 RELOADED = "Reloaded: the new workers serve"
 FAILED = "The reload failed"
 
@@ -261,3 +263,92 @@ def test_reload_leaves_nothing_behind(folder: Folder) -> None:
             folder.hup(server, FAILED if number % 2 else RELOADED)
         wait_until(lambda: len(children(server.pid)) == 1, "the old workers are gone", 20)
         assert len(os.listdir(descriptors)) == before
+
+
+class Releases:
+    """Releases of an application, and a link to the one that counts.
+
+    Args:
+        path: an empty folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.link = path / "current"
+
+    def deploy(self, name: str) -> None:
+        """Make a release, and have the link lead to it."""
+        (self.path / name).mkdir()
+        (self.path / name / "released.py").write_text(RELEASE.format(name), "utf-8")
+        (self.path / name / "pyproject.toml").write_text(f"[tool.wizgy]\nserver_header = '{name}'\n", "utf-8")
+        (self.path / "next").symlink_to(name)
+        (self.path / "next").rename(self.link)
+
+    def serve(self, *arguments: str, shell: str) -> ServerProcess:
+        """Start the server in the folder that the link leads to; `shell` is what $PWD says."""
+        environment = {"PYTHONDONTWRITEBYTECODE": "1", "PWD": shell}
+        server = ServerProcess(
+            ["--bind", "127.0.0.1:0", *arguments, "released:app"], directory=self.link, environment=environment
+        )
+        server.wait_ready()
+        return server
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_release_behind_a_link(tmp_path: Path, removed: bool) -> None:
+    """HUP loads code and settings of the release that the link leads to by then, also where the old one is gone."""
+    releases = Releases(tmp_path)
+    releases.deploy("one")
+    with releases.serve(shell=str(releases.link)) as server:
+        assert get(server.address) == (200, b"one")
+        releases.deploy("two")
+        if removed:
+            shutil.rmtree(tmp_path / "one")
+        server.signal(signal.SIGHUP)
+        server.wait_stderr(RELOADED)
+        with connect(server.address) as sock:
+            sock.sendall(request())
+            response, content = read_answer(sock)
+        assert (content, response.getheader("Server")) == (b"two", "two")
+        assert server.stop() == 0
+
+
+def test_release_of_chdir_below_a_link(tmp_path: Path) -> None:
+    """A relative --chdir is found from the link."""
+    releases = Releases(tmp_path)
+    for name in "one", "two":
+        (tmp_path / name / "all").mkdir(parents=True)
+        (tmp_path / name / "all" / "released.py").write_text(RELEASE.format(name), "utf-8")
+    releases.link.symlink_to("one")
+    with releases.serve("--chdir", "all", shell=str(releases.link)) as server:
+        assert get(server.address) == (200, b"one")
+        releases.link.unlink()
+        releases.link.symlink_to("two")
+        server.signal(signal.SIGHUP)
+        server.wait_stderr(RELOADED)
+        assert get(server.address) == (200, b"two")
+
+
+def test_release_that_is_gone(tmp_path: Path) -> None:
+    """Where no link is known and the folder is gone, the reload fails with a sentence, and the old code serves."""
+    releases = Releases(tmp_path)
+    releases.deploy("one")
+    with releases.serve(shell="/") as server:
+        shutil.rmtree(tmp_path / "one")
+        server.signal(signal.SIGHUP)
+        server.wait_stderr(f"{FAILED}: The current folder is gone .*--chdir")
+        assert "Traceback" not in server.stderr
+        assert get(server.address) == (200, b"one")
+        assert server.stop() == 0
+
+
+def test_reload_watches_behind_a_link(tmp_path: Path) -> None:
+    """With --reload a link that leads elsewhere is a change."""
+    releases = Releases(tmp_path)
+    releases.deploy("one")
+    with releases.serve("--reload", shell=str(releases.link)) as server:
+        assert get(server.address) == (200, b"one")
+        releases.deploy("two")
+        wait_until(lambda: get(server.address) == (200, b"two"), "the new release is served")
+        releases.deploy("three")
+        wait_until(lambda: get(server.address) == (200, b"three"), "the next release is served")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
@@ -11,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from wizgy import reloader
-from wizgy.reloader import Files
+from wizgy.log import logger
+from wizgy.reloader import Files, Memory, TooManyFolders, Watcher, files_of_failure
 
 
 def test_changes(tmp_path: Path) -> None:
@@ -46,7 +48,7 @@ def test_folders(tmp_path: Path) -> None:
         (tmp_path / name / "module.py").write_text("1")
     (tmp_path / "venv" / "pyvenv.cfg").write_text("")
     (tmp_path / "text.txt").write_text("1")
-    assert list(Files(str(tmp_path))._below(str(tmp_path))) == []
+    assert Files(str(tmp_path))._find() == []
     assert Files(str(tmp_path / "nowhere")).look() == []
 
 
@@ -88,3 +90,105 @@ def test_file_of_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert files.look() == []
     module.write_text("changed = True\n", "utf-8")
     assert files.look() == [str(module)]
+
+
+def make_packages(folder: Path, count: int) -> None:
+    """Make folders with a module each."""
+    for number in range(count):
+        package = folder / f"package{number}"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+
+
+def test_links(tmp_path: Path) -> None:
+    """A package behind a link is looked into, once, and a link that leads back is not followed."""
+    make_packages(tmp_path / "elsewhere", 1)
+    project = tmp_path / "project"
+    make_packages(project, 1)
+    (project / "__init__.py").write_text("")
+    (tmp_path / "__init__.py").write_text("")
+    (project / "linked").symlink_to(tmp_path / "elsewhere" / "package0")
+    (project / "again").symlink_to(tmp_path / "elsewhere" / "package0")
+    (project / "data").symlink_to(tmp_path / "elsewhere")
+    (project / "package0" / "up").symlink_to(tmp_path)
+    (project / "package0" / "back").symlink_to(project)
+    found = Files(str(project))._find()
+    assert sorted(os.path.realpath(path) for path in found) == [
+        str(tmp_path / "elsewhere" / "package0" / "__init__.py"),
+        str(project / "__init__.py"),
+        str(project / "package0" / "__init__.py"),
+    ]
+
+
+def test_too_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below more folders than a project has, only the files that are loaded or named count, and no time is spent."""
+    monkeypatch.setattr(reloader, "MOST_FOLDERS", 10)
+    make_packages(tmp_path, 9)
+    assert Files(str(tmp_path)).folders == 10
+    make_packages(tmp_path / "more", 1)
+    named = tmp_path / "named.py"
+    named.write_text("")
+    files = Files(str(tmp_path), [str(named)])
+    assert files.folders == 0
+    monkeypatch.setattr(reloader, "list_folder", lambda folder: pytest.fail(f"{folder} is listed"))
+    (tmp_path / "package0" / "new.py").write_text("")
+    named.write_text("changed")
+    assert files.look() == [str(named)]
+
+
+def test_other_file_systems_are_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the root of a disk neither /proc and /sys nor what else is mounted there is looked into."""
+    monkeypatch.setattr(reloader, "MOST_FOLDERS", 200)
+    device = os.stat("/").st_dev
+    seen: set[tuple[int, int]] = set()
+    below = Files("/nowhere")._below("/", device, seen)
+    with pytest.raises(TooManyFolders):
+        list(below)
+    assert {identity[0] for identity in seen} == {device}
+    assert list(Files("/nowhere")._below("/proc", device, set())) == []
+
+
+def test_files_of_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure names the files of its frames and of what led to it, of bad syntax, and where a module may be."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "failing_syntax.py").write_text("x = (\n")
+    (tmp_path / "failing_outer.py").write_text(
+        "try:\n    import failing_syntax\nexcept SyntaxError:\n    raise ValueError from None\n"
+    )
+    (tmp_path / "failing_missing.py").write_text("import failing_sub.nothing\n")
+    with pytest.raises(ValueError) as raised:
+        importlib.import_module("failing_outer")
+    files = files_of_failure(raised.value)
+    assert {str(tmp_path / "failing_outer.py"), str(tmp_path / "failing_syntax.py")} <= files
+    with pytest.raises(ModuleNotFoundError) as missing:
+        importlib.import_module("failing_missing")
+    files = files_of_failure(missing.value)
+    places = ("failing_missing.py", "failing_sub.py", "failing_sub/__init__.py")
+    assert {str(tmp_path / place) for place in places} <= files
+
+
+def test_memory() -> None:
+    """What one worker had loaded is known to the next, in full, however long the list before was."""
+    memory = Memory()
+    assert memory.recall() == []
+    memory.keep()
+    assert __file__ in memory.recall()
+    assert set(memory.recall()) == set(reloader.loaded_files())
+    memory._file.close()
+
+
+def test_slow_look_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that takes long is followed by a pause in proportion, and is said once, with the number of folders."""
+    pauses: list[float] = []
+    said: list[str] = []
+    monkeypatch.setattr(reloader, "sleep", pauses.append)
+    monkeypatch.setattr(logger, "warning", lambda text, *values: said.append(text % values))
+    watcher = Watcher.__new__(Watcher)
+    watcher._files = Files(str(tmp_path))
+    watcher._folder = str(tmp_path)
+    watcher._slow = False
+    for took in 0.01, 0.5, 0.5:
+        watcher._rest(took)
+    assert pauses == [took / reloader.SHARE for took in (0.01, 0.5, 0.5)]
+    assert len(said) == 1
+    assert f"1 folders below {tmp_path} takes 0.5 s" in said[0]
