@@ -107,7 +107,6 @@ class Engine:
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     keep: bool = False
     _builds: dict[str, threading.Lock] = field(default_factory=dict)
-    _built: dict[str, str] = field(default_factory=dict)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     def refuse_missing(self) -> None:
@@ -126,7 +125,7 @@ class Engine:
             ) from error
 
     def build(self, target: str, image: str) -> str:
-        """Build a target of the bake file, unless this run has; return the name of the image.
+        """Build a target of the bake file from the tree as it is; return the name of the image.
 
         Raises:
             SetupError: it cannot be built.
@@ -134,9 +133,7 @@ class Engine:
         with self._mutex:
             lock = self._builds.setdefault(target, threading.Lock())
         with lock:
-            if target not in self._built:
-                run_step(["docker", "buildx", "bake", "--file", BAKE_FILE, "--load", "--progress", "plain", target])
-                self._built[target] = self.digest(image)
+            run_step(["docker", "buildx", "bake", "--file", BAKE_FILE, "--load", "--progress", "plain", target])
         return image
 
     def digest(self, image: str) -> str:

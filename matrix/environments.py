@@ -122,11 +122,7 @@ def from_locks(
         SetupError: a lock is missing, or something could not be installed.
     """
     locks = [lock for lock in locks if _pins(lock)]
-    key = hashlib.sha256(f"{interpreter.executable}\n{interpreter.build}\n".encode())
-    for lock in locks:
-        key.update(lock.read_bytes())
-    key.update("\n".join(extra).encode())
-    name = "-".join([*(lock.stem for lock in locks), f"py{interpreter.version}", key.hexdigest()[:12]])
+    name = _name(locks, interpreter, extra)
     directory = cache / "environments" / name
     record = directory / "matrix.json"
     with _locked(directory.with_suffix(".lock")):
@@ -134,8 +130,19 @@ def from_locks(
             shutil.rmtree(directory, ignore_errors=True)
             _make(directory, interpreter, locks, extra)
             packages = _freeze(directory)
+            if name != _name(locks, interpreter, extra):
+                raise SetupError("a lock changed while an environment was made from it; run the command again")
             record.write_text(json.dumps(packages, indent=1) + "\n", encoding="utf-8")
     return Environment(directory, interpreter, tuple(json.loads(record.read_text(encoding="utf-8"))))
+
+
+def _name(locks: list[Path], interpreter: Interpreter, extra: Sequence[str]) -> str:
+    """Return the name of an environment that is made from what the locks say now."""
+    key = hashlib.sha256(f"{interpreter.executable}\n{interpreter.build}\n".encode())
+    for lock in locks:
+        key.update(lock.read_bytes())
+    key.update("\n".join(extra).encode())
+    return "-".join([*(lock.stem for lock in locks), f"py{interpreter.version}", key.hexdigest()[:12]])
 
 
 def _pins(lock: Path) -> bool:

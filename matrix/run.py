@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from matrix import children
 from matrix.cells import Cell
 from matrix.environments import CACHE, SetupError
-from matrix.fingerprints import fingerprint
+from matrix.fingerprints import fingerprint, process_is_current
 from matrix.interpreters import InterpreterMissing
-from matrix.progress import Progress
+from matrix.manifest import MatrixError
 from matrix.records import decode
 from matrix.results import (
     FORMAT,
@@ -45,8 +46,12 @@ from matrix.results import (
 from matrix.results import Cell as CellRecord
 from matrix.runner import CellResult, CellRunner, Interrupted
 from matrix.stop import EXIT_INTERRUPTED, stopping
+from matrix.suite import EVERYTHING
 from matrix.transports import tree_version
 from matrix.trees import tree_commit, tree_is_modified
+
+if TYPE_CHECKING:
+    from matrix.progress import Progress
 
 STOP_SECONDS = 3.0
 """Seconds that cells are given to end once their processes are killed: they remove what they have made."""
@@ -174,6 +179,9 @@ class ManyCells:
             except Interrupted:
                 self._progress.cell_stopped(cell)
                 return
+            if mark != self._fingerprint(cell):
+                # What it was run with changed meanwhile: nobody knows with which of both.
+                mark, result = None, replace(result, cell=replace(result.cell, fingerprint=None))
             self._keep(mark, result)
         for record in _records(result):
             writer.write(record)
@@ -183,23 +191,29 @@ class ManyCells:
     def _fingerprint(self, cell: Cell) -> str | None:
         """Return the fingerprint of a cell, None where the cell cannot run anyway, or runs in part."""
         runner = self._runner
-        if runner.selection.only is not None:
+        if runner.selection != EVERYTHING or not process_is_current():
             return None
+        kinds = runner.kinds_of(cell)
         try:
-            return fingerprint(runner.matrix, cell, runner.kinds_of(cell), runner.transport, runner.options)
-        except (InterpreterMissing, SetupError):
+            return fingerprint(runner.matrix, cell, kinds, runner.transport, runner.suite, runner.options)
+        except (InterpreterMissing, MatrixError, SetupError):
             return None
 
     def _kept(self, mark: str | None) -> CellResult | None:
-        """Return the result of an earlier run for a fingerprint."""
+        """Return the result of an earlier run for a fingerprint, None where there is none."""
         path = self._plan.cache / f"{mark}.jsonl"
         if mark is None or not path.exists():
             return None
-        run, *lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
-        kinds = [line.pop("record") for line in lines]
-        cases = tuple(decode(Case, line, "case") for line, kind in zip(lines, kinds, strict=True) if kind == "case")
-        [cell] = [decode(CellRecord, line, "cell") for line, kind in zip(lines, kinds, strict=True) if kind == "cell"]
-        return CellResult(replace(cell, reused_from=run["run"]), cases)
+        try:
+            run, *lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+            kinds = [line.pop("record") for line in lines]
+            cases = tuple(decode(Case, line, "case") for line, kind in zip(lines, kinds, strict=True) if kind == "case")
+            [cell] = [
+                decode(CellRecord, line, "cell") for line, kind in zip(lines, kinds, strict=True) if kind == "cell"
+            ]
+            return CellResult(replace(cell, reused_from=run["run"]), cases)
+        except (ValueError, KeyError):
+            return None  # not whole: a machine that lost its power wrote it
 
     def _keep(self, mark: str | None, result: CellResult) -> None:
         """Keep a result that came out as expected, for as long as its fingerprint stays the same."""

@@ -24,6 +24,7 @@ from threading import Lock
 from matrix import results
 from matrix.cells import Cell
 from matrix.environments import SetupError
+from matrix.fingerprints import control_fingerprint
 from matrix.jury import Jury
 from matrix.manifest import SUITES, Matrix
 from matrix.processes import StartError
@@ -166,7 +167,7 @@ class CellRunner:
         attempts = Attempts()
         try:
             self.transport.refuse(cell)
-            control = self.controls.get((cell.version.id, cell.python), lambda: self._run_control(cell))
+            control = self._control_of(cell)
             if control.verdict == "pass":
                 self._run_tests(cell, attempts)
             else:
@@ -184,6 +185,11 @@ class CellRunner:
             attempts.verdicts.append("setup-error")
             attempts.explanation = str(error)
         return attempts
+
+    def _control_of(self, cell: Cell) -> Control:
+        """Run the control of a cell, unless that was done with the same files."""
+        files = control_fingerprint(self.matrix, cell, self.suite.root)
+        return self.controls.get((cell.version.id, cell.python, files), lambda: self._run_control(cell))
 
     def _run_control(self, cell: Cell) -> Control:
         """Run the app in process, with no server.

@@ -148,6 +148,16 @@ class Suite:
     python: str = sys.executable
     limit: float = 180.0
 
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The start of each command: pytest, which looks for settings nowhere but in the files that are named."""
+        settings = self.root / "pyproject.toml"
+        return (
+            *(self.python, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("--rootdir", str(self.root), "--confcutdir", str(self.root / "tests")),
+            *(("-c", str(settings)) if settings.exists() else ()),
+        )
+
     def run(
         self,
         cell: Cell,
@@ -176,8 +186,8 @@ class Suite:
         """
         with tempfile.TemporaryDirectory(prefix="matrix-suite-") as temporary:
             command = [
-                *(self.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "matrix.recorder"),
-                *("--rootdir", str(self.root), "--tb=short", "--no-header"),
+                *self.command,
+                *("-p", "matrix.recorder", "--tb=short", "--no-header"),
                 *(f"tests/{kind}" for kind in kinds),
                 *("--framework", cell.version.id, "--server", cell.server, "--python", cell.python),
                 *(("--url", url) if url else ()),
@@ -195,9 +205,9 @@ class Suite:
             SetupError: the tests could not be collected.
         """
         command = [
-            *(self.python, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", f"tests/{kind}"),
-            *("--rootdir", str(self.root), "--framework", cell.version.id, "--server", cell.server),
-            *("--python", cell.python),
+            *self.command,
+            *("--collect-only", f"tests/{kind}"),
+            *("--framework", cell.version.id, "--server", cell.server, "--python", cell.python),
         ]
         with tempfile.TemporaryDirectory(prefix="matrix-suite-") as temporary:
             variables = self._variables(Path(temporary))

@@ -6,7 +6,6 @@ know which it was.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shlex
@@ -168,9 +167,10 @@ class VenvTransport(Transport):
         return within.run(cell, ["control"], on_case, stop=stop, again=again_command(cell, self))
 
     def parts(self, cell: Cell) -> list[str]:
-        """Return the interpreter, and what is installed on top of the locks."""
+        """Return the interpreter, and what is installed on top of the locks, which is new each time unless pinned."""
         interpreter = find_interpreter(cell.python)
-        return [interpreter.executable, interpreter.build, *self.extra]
+        pinned = all(re.fullmatch(r"[\w.\[\],-]+==[\w.+!]+", requirement) for requirement in self.extra)
+        return [interpreter.executable, interpreter.build, *self.extra, "" if pinned else os.urandom(16).hex()]
 
 
 class ImageTransport(Transport):
@@ -306,7 +306,6 @@ def version_of(server: Server, packages: Sequence[str], python: str) -> str | No
     return find_version(packages, server.distribution) if server.distribution else python
 
 
-@functools.lru_cache
 def tree_version() -> str | None:
     """Return the version of the server in this tree."""
     text = (ROOT / "server" / "wizgy" / "__init__.py").read_text(encoding="utf-8")

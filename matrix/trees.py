@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 from pathlib import Path
 
 from matrix.manifest import ROOT, MatrixError
 
 
-@functools.lru_cache
 def tree_commit() -> str | None:
     """Return the commit of the tree in full; None outside of a repository."""
     return _git("rev-parse", "HEAD")
 
 
-@functools.lru_cache
 def tree_is_modified() -> bool:
     """Say whether tracked files differ from the commit."""
     return bool(_git("status", "--porcelain", "--untracked-files=no"))
@@ -39,21 +36,24 @@ def file_at(revision: str, path: Path) -> str | None:
     return _git("show", f"{revision}:{path.relative_to(ROOT).as_posix()}")
 
 
-def tracked_files() -> list[str]:
+def tracked_files(root: Path = ROOT) -> list[str]:
     """Return the files of the tree, tracked or not, but none that are ignored."""
-    listed = _git("ls-files", "--cached", "--others", "--exclude-standard")
+    listed = _git("ls-files", "--cached", "--others", "--exclude-standard", root=root)
     if listed is not None:
         return sorted(set(listed.splitlines()))
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return sorted(
-        path.relative_to(ROOT).as_posix()
-        for path in ROOT.rglob("*")
-        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+        path.as_posix()
+        for path in paths
+        if not any((part.startswith(".") and part != ".dockerignore") or part == "__pycache__" for part in path.parts)
     )
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str, root: Path = ROOT) -> str | None:
     try:
-        answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            ["git", "-c", "core.quotePath=off", *arguments], cwd=root, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

@@ -15,7 +15,7 @@ import pytest
 from matrix.cells import Cell
 from matrix.manifest import ROOT
 from matrix.progress import Progress
-from matrix.results import read_results
+from matrix.results import Case, read_results
 from matrix.run import ManyCells, Plan
 from matrix.runner import CellResult, CellRunner
 from matrix.stop import EXIT_INTERRUPTED, Stop
@@ -63,16 +63,9 @@ class Run:
 
 
 @pytest.fixture
-def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(world: World, tmp_path: Path) -> Run:
     """A run of conformance cases alone, whose tree is the small world."""
-    monkeypatch.setattr("matrix.fingerprints.ROOT", world.root)
-    monkeypatch.setattr("matrix.fingerprints._tree", lambda: files_of(world.root))
     return Run(world, tmp_path)
-
-
-def files_of(root: Path) -> tuple[str, ...]:
-    """Return the files of a tree."""
-    return tuple(sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*") if path.is_file()))
 
 
 def test_results_follow_their_schema(run: Run, world: World) -> None:
@@ -105,6 +98,93 @@ def test_what_did_not_change_is_used_again(run: Run, world: World) -> None:
 
     assert run(*cells, fresh=True) == 0
     assert run.reused == []
+
+
+class Editing(Progress):
+    """Edits a file of the tree while the first cell runs, once a case of it has ended."""
+
+    path: Path
+    text: str
+
+    def case_ended(self, cell: Cell, case: Case) -> None:
+        """Edit."""
+        super().case_ended(cell, case)
+        self.path.write_text(self.text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "addition"),
+    [
+        ("tests/conformance/test_cases.py", "# changed\n"),
+        ("tests/harness/target.py", "# changed\n"),
+        ("compat_apps/plain/changed.py", "# changed\n"),
+        (
+            "matrix.toml",
+            '[[known]]\ntests = ["first-case"]\nservers = ["good"]\nsometimes = true\nreason = "r"\nlink = "https://x"\n',
+        ),
+    ],
+)
+def test_what_changes_meanwhile_is_not_kept(run: Run, world: World, name: str, addition: str) -> None:
+    """A cell whose inputs are not the same after it as before it is not kept, neither for those nor for these."""
+    path = world.root / name
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(before, encoding="utf-8")
+
+    class EditingThis(Editing):
+        pass
+
+    EditingThis.path, EditingThis.text = path, before + addition
+    cell = world.cell("good")
+    try:
+        assert run(cell, progress=EditingThis) == 0
+        assert [each.fingerprint for each in read_results(run.output).cells] == [None]
+        assert run(cell) == 0
+        assert run.reused == []
+        path.write_text(before, encoding="utf-8")
+        assert run(cell) == 0
+        assert run.reused == []
+        assert run(cell) == 0
+        assert run.reused == [cell.id]
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+def test_code_of_another_time_keeps_nothing(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose own code was changed since it started neither keeps a result nor uses one again."""
+    cell = world.cell("good")
+    assert run(cell) == 0
+    monkeypatch.setattr("matrix.fingerprints._HARNESS", ["matrix/run.py of another time"])
+    for _ in range(2):
+        assert run(cell) == 0
+        assert run.reused == []
+
+
+def test_control_of_changed_files_is_run_again(world: World) -> None:
+    """The control is shared by the servers of a run as long as its files stay the same, and no longer."""
+    runner = CellRunner(world.matrix, world.transport, world.suite, Stop(), kinds=("conformance",))
+    assert [runner.run(world.cell(server)).cell.verdict for server in ("good", "other")] == ["pass", "pass"]
+    assert len(runner.controls._done) == 1
+
+    test = world.root / "tests" / "control" / "test_control.py"
+    before = test.read_text(encoding="utf-8")
+    try:
+        test.write_text(before + "\ndef test_other():\n    assert False\n", encoding="utf-8")
+        assert runner.run(world.cell("rude")).cell.verdict == "app-error"
+    finally:
+        test.write_text(before, encoding="utf-8")
+
+
+def test_kept_result_that_cannot_be_read(run: Run, world: World) -> None:
+    """A kept result that is not whole is as good as none."""
+    cell = world.cell("good")
+    assert run(cell) == 0
+    [kept] = (run.directory / "cells").glob("*.jsonl")
+    text = kept.read_text(encoding="ascii")
+    for part in ("", text[: len(text) // 2], "".join(text.splitlines(keepends=True)[:-1])):
+        kept.write_text(part, encoding="ascii")
+        assert run(cell) == 0
+        assert run.reused == []
 
 
 def test_failures_are_run_again(run: Run, world: World) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from matrix import cli
 from matrix.cells import Shard, all_cells, choose_cells, find_cell
-from matrix.fingerprints import affected_cells, fingerprint
+from matrix.fingerprints import affected_cells
 from matrix.manifest import MATRIX_FILE, MatrixError, load_matrix, parse_matrix
-from matrix.transports import VenvTransport
 
 MATRIX = load_matrix()
 
@@ -129,15 +127,6 @@ def test_affected_by_the_manifest() -> None:
     assert {cell.id for cell in cells} == {
         cell.id for cell in all_cells(MATRIX) if cell.server == "waitress" or cell.version.id == "flask-3.0"
     }
-
-
-def test_a_result_without_bytes_is_not_used_for_one_with_them() -> None:
-    """What a run asks pytest for is part of what its results depend on."""
-    cell = find_cell(MATRIX, f"wizgy/wsgi/{sys.version_info.major}.{sys.version_info.minor}")
-    transport = VenvTransport(MATRIX)
-
-    marks = {fingerprint(MATRIX, cell, ("contract",), transport, options) for options in ((), ("--record-passes",))}
-    assert len(marks) == 2
 
 
 def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
