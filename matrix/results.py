@@ -39,7 +39,7 @@ UNEXPECTED: frozenset[Verdict] = frozenset(VERDICTS[: VERDICTS.index("known")])
 
 VERDICT_MEANINGS: dict[Verdict, str] = {
     "crash": "the server ended, or no longer answered, during the case",
-    "setup-error": "what the cell needs could not be installed, built or started",
+    "setup-error": "what the cell needs could not be installed, built or started, or its tests did not end",
     "app-error": "the app fails its control, in process and with no server: nothing is said about the server",
     "fail": "the answer is none that the rule accepts",
     "timeout": "the case did not end within its time",
