@@ -79,6 +79,7 @@ class Output:
     """
 
     __slots__ = (
+        "_busy",
         "_lock",
         "_memory",
         "_sock",
@@ -94,7 +95,10 @@ class Output:
 
     def __init__(self, sock: Transport) -> None:
         self._sock = sock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        # Whether this is being changed: a finalizer that calls `write()` may interrupt that in the same thread. What it
+        # writes is put behind the rest.
+        self._busy = False
         self.waiting: deque[memoryview | FileSegment] | None = None  # most connections never need one
         self._memory = 0  # bytes of the queue that are in memory
         self._spool: Spool | None = None  # the last segment, while it may still grow
@@ -244,6 +248,9 @@ class Output:
 
     def _spool_data(self, data: memoryview) -> bool:
         """Append to the spool file; False where the file system has no room."""
+        if self._busy:
+            return False
+        self._busy = True
         segment, end = self._spool, self._spool_end
         try:
             if segment is None:
@@ -256,6 +263,8 @@ class Output:
             if segment is not None and segment is not self._spool:
                 segment.close()
             return False  # memory takes it, and the application pauses
+        finally:
+            self._busy = False
         if segment is not self._spool:
             self._append(segment)
             self._spool = segment
@@ -265,6 +274,15 @@ class Output:
         return True
 
     def _flush(self) -> bool:
+        if self._busy:
+            return False
+        self._busy = True
+        try:
+            return self._send_waiting()
+        finally:
+            self._busy = False
+
+    def _send_waiting(self) -> bool:
         budget = FILE_STEP
         while waiting := self.waiting:
             if budget <= 0:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final, Protocol, TextIO
 
+from wizgy.locks import Wakeup, release
+
 MOST_KEPT: Final = 4 << 20
 """Characters that wait for a sink at most."""
 PAUSE: Final = 0.05
@@ -243,63 +245,76 @@ class Sink:
     # Called when nobody else uses the sink: when it is made, and in a process just forked.
     def begin_anew(self) -> None:
         """Forget what waits, which is another process's to write, and the thread, which is not in this process."""
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        # Held for a moment by a thread that adds or takes lines. A finalizer that logs may interrupt any of them in the
+        # same thread, so it is re-entrant, and nothing is half changed where that can happen.
+        self._lock = threading.RLock()
+        self._changed = Wakeup(self._lock)  # tells the thread
+        self._claim = threading.Lock()  # whoever has it writes out; it is never waited for
+        self._thread: threading.Thread | None = None  # has the claim, or looks for lines once more
         self._lines: list[str] = []  # what waits
-        self._size = 0  # characters of it, and of what is being written out
-        self._rest: deque[bytes] = deque()  # what is being written out: the writer's own
+        self._size = 0  # characters of it
+        self._held = 0  # characters of what is being written out
+        self._rest: deque[bytes] = deque()  # the same as bytes: the writer's own
         self._torn = False  # whether that begins in the middle of a line
-        self._thread: threading.Thread | None = None
         self._idle = False  # whether the thread waits for lines
-        self._busy = False  # whether somebody writes out
-        self._hurried = 0  # how many wait until all is written
+        self._flushing: deque[Wakeup] = deque()  # threads that wait until all is written
         self._reopening = False
         self._failures = 0  # writes that failed
         self._trouble = ""  # why the last did, if it did
         self._lost = 0  # lines that nobody was told of yet
         self._noticed = -NOTICE_INTERVAL
 
-    # Any thread may call it.
+    # Any thread may call it, also from a finalizer or a handler of a signal that interrupts this very method.
     def write(self, line: str) -> None:
         """Write a line, or several at once, each with its line feed. Waits for nobody, and raises nothing."""
-        told = ""
+        told, size = "", len(line)
         with self._lock:
             if self._closed:
                 return
-            if self._size > MOST_KEPT:
+            if self._size + self._held > MOST_KEPT:
                 self._lost += 1
                 if not self._tells_itself:
                     told = self._take_notice()
             else:
                 self._lines.append(line)
-                self._size += len(line)
+                self._size += size
                 if self._idle:
-                    self._changed.notify_all()
+                    self._changed.set()
         if told:
             self._notify(told)
-        if self._thread is None and not self._start_thread():
-            self._write_now()
+        if self._thread is None:
+            self._find_writer()
 
-    def _start_thread(self) -> bool:
-        """Start the thread, where threads may be; returns whether there is one."""
+    def _find_writer(self) -> None:
+        """Have what waits written out: by a thread, or here where there can be none."""
         if not _threads_allowed:
-            return False
-        with self._lock:
-            if self._thread is None and not self._closed:
-                thread = threading.Thread(target=self._run, name="wizgy-log", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the system allows no more, or the interpreter ends
-                    return False
-                self._thread = thread
-        return True
+            self._write_now()
+        elif self._claim.acquire(False):  # else whoever has it looks for lines once more
+            self._thread = thread = threading.Thread(target=self._run, name="wizgy-log", daemon=True)
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError):  # the system allows no more, or the interpreter ends
+                self._thread = None
+                release(self._claim)
+                self._write_now()
+
+    def _let_go(self) -> bool:
+        """Give the claim back.
+
+        Returns:
+            Whether it was taken again. A thread that brought work just before that found it taken, and went.
+        """
+        release(self._claim)
+        return self._has_work() and self._claim.acquire(False)
+
+    def _has_work(self) -> bool:
+        return bool(self._lines) or self._reopening or self._closed
 
     # Any thread may call it.
     def reopen(self) -> None:
         """Go on with the file that has the name now: it was renamed. Lines that wait go there."""
-        with self._lock:
-            self._reopening = True
-            self._changed.notify_all()
+        self._reopening = True
+        self._changed.set()
         if self._thread is None:
             self._write_now()
 
@@ -313,17 +328,24 @@ class Sink:
         deadline, failures = monotonic() + timeout, self._failures
         if self._thread is None:
             self._write_now()
-            while self._size and self._failures == failures and (left := deadline - monotonic()) > 0:
+            while self._waits() and self._failures == failures and (left := deadline - monotonic()) > 0:
                 if self._target.is_ready(left):
                     self._write_now()
-            return not self._size
-        with self._changed:
-            self._hurried += 1
-            self._changed.notify_all()
-            while self._size and self._failures == failures and (left := deadline - monotonic()) > 0:
-                self._changed.wait(left)
-            self._hurried -= 1
-            return not self._size
+            return not self._waits()
+        written = Wakeup()
+        self._flushing.append(written)
+        self._changed.set()
+        while self._waits() and self._failures == failures and (left := deadline - monotonic()) > 0:
+            written.wait(left)
+        self._flushing.remove(written)
+        return not self._waits()
+
+    def _waits(self) -> bool:
+        return self._size > 0 or self._held > 0
+
+    def _tell_flushing(self) -> None:
+        for written in self._flushing.copy():
+            written.set()
 
     # Any thread may call it.
     def close(self, timeout: float = FLUSH_TIMEOUT) -> None:
@@ -337,89 +359,112 @@ class Sink:
             self._lost += sum(data.count(b"\n") for data in self._rest.copy())
             self._noticed = -NOTICE_INTERVAL
             told = self._take_notice() if self._lost and not self._tells_itself else ""
-            self._changed.notify_all()  # the thread closes the target, when it comes out of its last write
         _sinks.remove(self)
         if told:
             self._notify(told)
-        if self._thread is None:
-            self._target.close()
-        elif is_free:
-            self._thread.join(timeout)
+        thread = self._thread
+        self._changed.set()  # the thread closes the target, when it comes out of its last write
+        self._write_now()  # which does it where there is none
+        if is_free and thread is not None:
+            thread.join(timeout)
 
     def _run(self) -> None:
-        """What the thread does."""
-        while True:
-            with self._changed:
-                if not self._gather():
-                    self._thread = None
-                    return
-                lines, self._lines = self._lines, []
-                size = self._size  # nothing else is being written out
-                closed = self._closed
-                told = self._take_notice()
-            if told:
-                self._notify(told)
-            if closed:
-                break
-            self._reopen_if_asked()
-            self._rest.extend(self._to_bytes(lines))
-            self._write_out()
-            with self._changed:
-                self._size -= size
-                if self._hurried:
-                    self._changed.notify_all()
-        self._target.close()
+        """What the thread does. It has the claim."""
+        try:
+            while self._write_lines():
+                pass
+        except BaseException:  # an error of wizgy itself: the next line has another thread
+            self._thread = None
+            release(self._claim)
+            raise
 
-    def _gather(self) -> bool:
-        """Wait for lines, and then a while for more of them.
-
-        Returns:
-            Whether there is something to do; else nothing came for a while, and another thread may be started then.
-        """
-        while self._busy:  # somebody began to write before there was a thread
-            self._changed.wait(self._pause)
-        while not self._lines and not self._reopening and not self._closed:
-            self._idle = True
-            signalled = self._changed.wait(self._seconds_to_notice() if self._lost else IDLE)
-            self._idle = False
-            if not signalled:
-                return bool(self._lost)  # a notice is due
-        if not self._hurried and not self._closed:
-            self._changed.wait(self._pause)
+    def _write_lines(self) -> bool:
+        """Wait for lines and write them, as long as that takes; returns whether the thread goes on."""
+        with self._lock:
+            self._gather()
+            lines = self._take_lines()
+            told = self._take_notice()
+        if told:
+            self._notify(told)
+        if self._closed:
+            self._target.close()  # and the claim is kept, so that this happens once
+            return False
+        if not (lines or self._rest or self._reopening or self._lost):
+            thread, self._thread = self._thread, None
+            if not self._let_go():
+                return False
+            self._thread = thread
+            return True
+        self._reopen_if_asked()
+        self._rest.extend(self._to_bytes(lines))
+        self._write_out()
+        self._held = 0
+        self._tell_flushing()
         return True
+
+    # Called with the lock held, once.
+    def _gather(self) -> None:
+        """Wait for work, and then a while for more lines. Where none comes for a while there is none after this."""
+        self._idle = True  # before the look: who brings work after it sees this
+        while not self._has_work():
+            if not self._changed.wait(self._seconds_to_notice() if self._lost else IDLE):
+                break  # work may have come since, so what there is decides, and not this
+        self._idle = False
+        if self._lines and not self._flushing and not self._closed:
+            self._changed.wait(self._pause)
+
+    # Called with the lock held.
+    def _take_lines(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        size = sum(map(len, lines))
+        self._held += size  # first: nobody who looks finds neither
+        self._size -= size
+        return lines
 
     def _write_out(self) -> None:
         """Write what was taken, as long as that takes."""
         while self._rest and not self._closed:
             if self._write_piece(RETRY_AFTER):
                 continue
-            with self._changed:
+            with self._lock:
                 told = self._take_notice()
-                self._changed.notify_all()  # whoever flushes need not wait for it
+            self._tell_flushing()  # they need not wait for it
             if told:
                 self._notify(told)
-            with self._changed:
+            with self._lock:
                 if not self._closed:
                     self._changed.wait(RETRY_AFTER)
             self._reopen_if_asked()
 
     def _write_now(self) -> None:
-        """Without a thread: write what can be written without waiting."""
+        """Without a thread: write what can be written without waiting, unless another thread does."""
+        if not self._claim.acquire(False):
+            return
+        try:
+            while self._write_some() and self._let_go():
+                pass
+        except BaseException:
+            release(self._claim)
+            raise
+
+    def _write_some(self) -> bool:
+        """Write what can be written without waiting; returns whether the claim is to be given back."""
         with self._lock:
-            if self._busy or self._closed or self._thread is not None:
-                return  # another thread does it; or this one, and the line is the notice of its trouble
-            self._busy = True
-            lines, self._lines = self._lines, []
+            lines = self._take_lines()
+        if self._closed:
+            self._target.close()  # and the claim is kept, so that this happens once
+            return False
         self._reopen_if_asked()
         self._rest.extend(self._to_bytes(lines))
         while self._rest and self._target.is_ready(0) and self._write_piece(0):
             pass
         with self._lock:
-            self._busy = False
-            self._size = sum(map(len, self._rest)) + sum(map(len, self._lines))
+            self._held = sum(map(len, self._rest))
             told = self._take_notice()
+        self._tell_flushing()
         if told:
             self._notify(told)
+        return True
 
     def _write_piece(self, patience: float) -> bool:
         """Write the next piece, or a part of it.

@@ -21,7 +21,7 @@ class Throttle:
     def __init__(self, most: int = 1, interval: float = INTERVAL) -> None:
         self._most = most
         self._interval = interval
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._counts: dict[str, tuple[float, int]] = {}  # kind: when its interval ends, and how many there were
 
     def admits(self, kind: str = "") -> bool:
@@ -48,7 +48,7 @@ class Throttle:
             return {}
         now = monotonic()
         with self._lock:
-            over = {kind: count for kind, (ends, count) in self._counts.items() if early or now >= ends}
+            over = {kind: count for kind, (ends, count) in self._counts.copy().items() if early or now >= ends}
             for kind in over:
-                del self._counts[kind]
+                self._counts.pop(kind, None)
         return {kind: count - self._most for kind, count in over.items() if count > self._most}

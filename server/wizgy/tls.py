@@ -102,7 +102,7 @@ class TLSSocket:
         self._sock = sock
         self._context = context
         self._received = received
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._incoming: ssl.MemoryBIO | None = None
         self._outgoing: ssl.MemoryBIO | None = None
         self._tls: ssl.SSLObject | None = None

@@ -267,7 +267,10 @@ def test_the_selector_does_not_wait_for_a_disk(pair: Pair) -> None:
     client.recv(1 << 20)
     before = out.sent
     with out._lock:
-        out.flush_if_free()
+        polling = threading.Thread(target=out.flush_if_free)
+        polling.start()
+        polling.join(10)
+        assert not polling.is_alive()
         assert out.sent == before
     out.flush_if_free()
     assert out.sent > before

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dis
+import gc
+import itertools
 import os
+import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import monotonic
+from types import CodeType, FrameType
+from typing import Any, cast
 
 import pytest
 
@@ -433,3 +441,193 @@ def test_named_pipe(tmp_path: Path) -> None:
         it.close()
     finally:
         os.close(reader)
+
+
+class Restless:
+    """A target that is written to while something else happens: each write does one more thing first."""
+
+    most_at_once = 1 << 20
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.first: Callable[[], None] = lambda: None
+
+    def write(self, data: bytes) -> int:
+        self.first()
+        self.written.append(data)
+        return len(data)
+
+    def is_ready(self, seconds: float) -> bool:
+        return True
+
+    def reopen(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_finalizers_may_log_at_any_moment(monkeypatch: pytest.MonkeyPatch, *, threaded: bool) -> None:
+    """A finalizer that logs while its own thread is anywhere in the sink neither locks it up nor loses a line."""
+    monkeypatch.setattr(sink, "_threads_allowed", threaded)
+    target = Restless()
+    it = Sink("It", target, pytest.fail)
+    count = itertools.count()
+
+    class Lost:
+        def __init__(self) -> None:
+            self.me = self  # a cycle, so it is the collector that finds it
+
+        def __del__(self) -> None:
+            it.write(f"lost {next(count)}\n")
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for number in range(500):
+            Lost()
+            it.write(f"line {number}\n")
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert it.flush(LONG)
+    it.close()
+    lines = b"".join(target.written).decode("ascii").splitlines()
+    assert [line for line in lines if line.startswith("line")] == [f"line {number}" for number in range(500)]
+    assert sorted(line for line in lines if line.startswith("lost")) == sorted(f"lost {n}" for n in range(500))
+
+
+def moments_of(code: CodeType) -> Iterator[int]:
+    """Yield the offsets of the instructions before which the interpreter may run something else in the same thread.
+
+    It does so at the end of a call and at a jump backwards; until CPython 3.11 also where a list or dict is made.
+    """
+    before = "CALL"
+    for instruction in dis.get_instructions(code):
+        name = instruction.opname
+        if before.startswith(("CALL", "BEFORE_WITH", "SETUP_WITH")) or name.startswith(("BUILD", "JUMP_BACK")):
+            yield instruction.offset
+        before = name
+
+
+class Interruption:
+    """Does something once, in whatever thread comes to a moment of a function.
+
+    Args:
+        code: the function's code.
+        offset: that of the instruction before which it happens.
+        do: what happens.
+
+    Attributes:
+        happened: whether it did.
+    """
+
+    def __init__(self, code: CodeType, offset: int, do: Callable[[], None]) -> None:
+        self._code = code
+        self._offset = offset
+        self._do = do
+        self.happened = False
+
+    def __enter__(self) -> None:
+        threading.settrace(self._trace)
+        sys.settrace(self._trace)
+
+    def __exit__(self, *error: object) -> None:
+        sys.settrace(None)
+        threading.settrace(cast(Any, None))
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code is not self._code:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_lasti == self._offset and not self.happened:
+            self.happened = True
+            self._do()
+        return self._trace
+
+
+STEPS = {
+    False: ["write", "_find_writer", "_let_go", "_take_lines", "_write_now", "_write_some"],
+    True: ["write", "_find_writer", "_gather", "_take_lines", "_write_lines"],
+}
+"""The methods that a line goes through, without a thread and with one."""
+
+
+@pytest.mark.parametrize(
+    ("threaded", "method"), [(key, method) for key, methods in STEPS.items() for method in methods]
+)
+def test_a_line_in_the_middle_of_any_step(monkeypatch: pytest.MonkeyPatch, method: str, *, threaded: bool) -> None:
+    """Wherever in the sink a finalizer or a signal handler comes between, its line is written as well."""
+    monkeypatch.setattr(sink, "_threads_allowed", threaded)
+    monkeypatch.setattr(sink, "IDLE", 100 * LONG)  # only a wake-up ends the waiting
+    happened = 0
+    code = getattr(Sink, method).__code__
+    for offset in moments_of(code):
+        target = Restless()
+        it = Sink("It", target, pytest.fail, pause=0.0)
+        interruption = Interruption(code, offset, partial(it.write, "inner\n"))
+        with interruption:
+            it.write("outer\n")
+            wait_until(lambda: b"outer\n" in b"".join(target.written))  # noqa: B023 - called within the loop
+        happened += interruption.happened
+        lines = ["inner", "outer"] if interruption.happened else ["outer"]
+        wait_until(lambda: len(b"".join(target.written).split()) == len(lines))  # noqa: B023
+        assert sorted(b"".join(target.written).decode("ascii").split()) == lines
+        it.close()
+    assert happened
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_handler_may_log_during_a_flush(monkeypatch: pytest.MonkeyPatch, *, threaded: bool) -> None:
+    """A signal handler of the main thread logs while that waits for the log, or writes it."""
+    monkeypatch.setattr(sink, "_threads_allowed", threaded)
+    target = Restless()
+    it = Sink("It", target, pytest.fail, pause=0.0)
+    arrived = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        it.write("handled\n")
+        arrived.set()
+
+    def send() -> None:
+        target.first = lambda: None
+        os.kill(os.getpid(), signal.SIGUSR1)
+        if threaded:
+            assert arrived.wait(LONG)  # while the main thread waits for this write
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        target.first = send
+        it.write("line\n")
+        assert it.flush(LONG)
+        wait_until(arrived.is_set)
+        assert it.flush(LONG)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    it.close()
+    assert b"".join(target.written).split() == [b"line", b"handled"]
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_line_that_comes_as_the_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line from a thread that still saw the sink's thread, which ends at that moment, is written at once."""
+    monkeypatch.setattr(sink, "IDLE", 0.01)
+    target = Restless()
+    it = Sink("It", target, pytest.fail, pause=0.0)
+    real = it._let_go
+    late: list[int] = []
+
+    def let_go() -> bool:
+        if not late:
+            thread = it._thread
+            it._thread = threading.current_thread()  # as it was when the other thread looked
+            it.write("late\n")
+            it._thread = thread
+            late.append(1)
+        return real()
+
+    monkeypatch.setattr(it, "_let_go", let_go)
+    it.write("line\n")
+    wait_until(lambda: b"".join(target.written) == b"line\nlate\n")
+    it.close()
