@@ -23,10 +23,10 @@ import os
 import select
 import selectors
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from functools import partial
 from time import localtime, monotonic, sleep, strftime, time
@@ -34,7 +34,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from wizgy.config import Config
 from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
+from wizgy.errors import StartError
 from wizgy.listeners import Listener
+from wizgy.locks import Counter, Latch, Wakeup
 from wizgy.log import ErrorStream, Trace, logger, open_access_log
 from wizgy.overseer import Dismissed, Overseer
 from wizgy.sink import start_writers
@@ -62,7 +64,16 @@ ACCEPT_BATCH: Final = 64
 SPARE_DESCRIPTORS: Final = 64
 """File descriptors that are left for the application, its files and the spools."""
 ACCEPT_PAUSE: Final = 0.1
-"""Seconds to wait when the system has no descriptor left."""
+"""Seconds to wait when the system has no descriptor left, or a listening socket is broken."""
+NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+"""Errors of `accept` that say that the system has no room for a connection now."""
+GONE: Final = frozenset(
+    number
+    for number, name in errno.errorcode.items()
+    if name in ("ECONNABORTED", "EPERM", "EPROTO", "ENOPROTOOPT", "EOPNOTSUPP", "ETIMEDOUT", "ENONET")
+    or name.startswith(("ENET", "EHOST"))
+)
+"""Errors of `accept` that are the client's, which was gone before it was accepted, or the network's (accept(2))."""
 
 QUIET_DRAIN: Final = 1.0
 """Seconds for which a server stops without saying what it waits for."""
@@ -83,8 +94,8 @@ NEVER: Final = 1 << 62
 """A number of calls that is not reached."""
 
 FAULT: Final = "A fault in wizgy itself, please report it."
-
-FREE_THREADED: Final = not getattr(sys, "_is_gil_enabled", lambda: True)()
+FAULT_PAUSE: Final = 0.1
+"""Seconds to wait after one, so that one that does not pass takes neither the processor nor the log."""
 
 
 class Notice(IntEnum):
@@ -141,8 +152,9 @@ class EpollPoller:
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
     def remove(self, descriptor: int) -> None:
-        """Watch it no more."""
-        self._epoll.unregister(descriptor)
+        """Watch it no more; it may be closed already."""
+        with suppress(OSError):
+            self._epoll.unregister(descriptor)
 
     def add_connection(self, descriptor: int) -> None:
         """Watch a connection for both directions."""
@@ -178,8 +190,9 @@ class SelectorPoller:
         self._selector.register(descriptor, selectors.EVENT_READ, "always")
 
     def remove(self, descriptor: int) -> None:
-        """Watch it no more."""
-        self._selector.unregister(descriptor)
+        """Watch it no more; it may be closed already."""
+        with suppress(KeyError, OSError, ValueError):
+            self._selector.unregister(descriptor)
 
     def add_connection(self, descriptor: int) -> None:
         """Watch a connection; the first turn looks at it anyway."""
@@ -221,7 +234,7 @@ class Wake:
     """Interrupts the leader's waiting. Any thread may call `set`, also after `close`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         self._receiver, self._sender = os.pipe()
         os.set_blocking(self._receiver, False)
@@ -264,23 +277,32 @@ class Timers:
     SLOTS: Final = 10  # per second
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._slots: dict[int, set[Connection]] = {}
         self._order: list[int] = []
+        # Only the leader puts connections into slots. Others leave a note, which takes no lock.
+        self._notes: deque[Connection] = deque()
 
+    # Any thread may call it.
     def set(self, connection: Connection, deadline: float) -> None:
-        """Replace a connection's deadline, in seconds of the monotonic clock. Any thread may call it."""
+        """Replace a connection's deadline, in seconds of the monotonic clock."""
         connection.deadline = deadline
+        # After that: the leader takes it out of its slot before it looks at the deadline, so one of the two sees the
+        # other.
         scheduled = connection.scheduled
         if scheduled is None or deadline * self.SLOTS < scheduled - 1:
-            with self._lock:
-                self._remove(connection)
-                self._put(connection, int(deadline * self.SLOTS) + 1)
+            self._notes.append(connection)
 
+    # Any thread may call it.
     def forget(self, connection: Connection) -> None:
-        """Let go of a connection that closes: with its head it may be large. Any thread may call it."""
-        with self._lock:
+        """Let go of a connection that is closed, with the next poll: with its head it may be large."""
+        self._notes.append(connection)
+
+    def _take_notes(self) -> None:
+        for _ in range(len(self._notes)):
+            connection = self._notes.popleft()
             self._remove(connection)
+            if connection.state is not CLOSED:
+                self._put(connection, int(connection.deadline * self.SLOTS) + 1)
 
     def _remove(self, connection: Connection) -> None:
         if connection.scheduled is not None:
@@ -295,26 +317,30 @@ class Timers:
             self._slots[slot] = {connection}
             heapq.heappush(self._order, slot)
 
+    # Called by the leader.
     def seconds_to_next(self, now: float) -> float:
         """Seconds until the next slot, at most `LONGEST_WAIT`: another thread may set an earlier deadline meanwhile."""
+        if self._notes:
+            self._take_notes()
         if not self._order:
             return LONGEST_WAIT
         return min(max(self._order[0] / self.SLOTS - now, 0.0), LONGEST_WAIT)
 
+    # Called by the leader.
     def take_expired(self, now: float) -> list[Connection]:
         """The connections whose deadline has passed."""
+        self._take_notes()
         expired: list[Connection] = []
-        with self._lock:
-            while self._order and self._order[0] <= now * self.SLOTS:
-                slot = heapq.heappop(self._order)
-                for connection in self._slots.pop(slot):
-                    connection.scheduled = None
-                    if connection.state is State.CLOSED:
-                        continue
-                    if connection.deadline > now:
-                        self._put(connection, int(connection.deadline * self.SLOTS) + 1)
-                    else:
-                        expired.append(connection)
+        while self._order and self._order[0] <= now * self.SLOTS:
+            slot = heapq.heappop(self._order)
+            for connection in self._slots.pop(slot):
+                connection.scheduled = None  # first: who sets a deadline from here on leaves a note
+                if connection.state is CLOSED:
+                    continue
+                if connection.deadline > now:
+                    self._put(connection, int(connection.deadline * self.SLOTS) + 1)
+                else:
+                    expired.append(connection)
         return expired
 
 
@@ -389,18 +415,20 @@ class Engine:
         self._standbys: deque[threading.Lock] = deque()
         self._places: deque[None] = deque([None] * config.threads)  # for threads in the application
         self._due: deque[Connection] = deque()  # claimed ones for which there was no place
-        self._calls = 0
+        self._threads: set[int] = set()  # those that run applications, and lead
+        self._calls = 0  # about: threads that run at once may lose some, so it only tells that there were any
+        self._counter = Counter() if config.max_requests else None
         self._enough = most_calls(config.max_requests, config.max_requests_jitter)
         self._overseer = Overseer(config.request_timeout) if config.request_timeout else None
-        self._slow_calls = SLOW_STREAK if FREE_THREADED else 0  # in a row
+        self._slow_calls = 0  # in a row, about
         self._watching = False
-        self._activity = threading.Event()
+        self._activity = Wakeup()  # of the watcher
 
         self._drain_at: float | None = None
         self._drain_began = 0.0
         self._has_told = False  # what a stop waits for
         self._stopping = False
-        self._stopped = threading.Event()
+        self._stopped = Latch()
 
     def _choose_poller(self) -> Poller:
         return EpollPoller() if hasattr(select, "epoll") else SelectorPoller(self._wake)
@@ -411,14 +439,25 @@ class Engine:
 
         Args:
             ready: called when all is prepared, before the first connection is accepted.
+
+        Raises:
+            StartError: the system has no threads for it.
         """
         start_writers()
         self._poller.add_listener(self._wake.descriptor)
         self._start_accepting()
-        # One more than may be in the application: while all of those are, it polls for them.
-        for number in range(self._config.threads + 1):
-            self._start_thread(self._serve, f"wizgy-{number}")
-        self._start_thread(self._watch, "wizgy-watcher")
+        try:
+            # One more than may be in the application: while all of those are, it polls for them.
+            for number in range(self._config.threads + 1):
+                self._start_thread(self._serve, f"wizgy-{number}")
+            self._start_thread(self._watch, "wizgy-watcher")
+        except (RuntimeError, MemoryError) as error:
+            self._stopping = True
+            self._wake_all()
+            raise StartError(
+                f"{self._config.threads} threads cannot be started ({error}). Lower --threads or --workers, or raise "
+                "the limit of processes (ulimit -u, pids.max, TasksMax)."
+            ) from None
         ready()
         self._offers.append(None)
         self._wake_standby()
@@ -478,6 +517,7 @@ class Engine:
 
     def _serve(self) -> None:
         """What each thread does: lead, or stand by."""
+        self._threads.add(threading.get_ident())
         while not self._stopping:
             try:
                 self._offers.pop()
@@ -487,31 +527,45 @@ class Engine:
             try:
                 self._lead()
             except Dismissed:
-                return
-            except Exception:  # noqa: BLE001 - whatever it was, somebody must go on polling
-                logger.exception(FAULT)
+                break
+            except BaseException:  # noqa: BLE001 - whatever it was, some thread must go on polling
+                logger.exception(FAULT)  # it comes from one that leads: `_call` lets nothing else through
+                sleep(FAULT_PAUSE)
                 self._offers.append(None)
+        self._threads.discard(threading.get_ident())
 
     def _serve_in_place(self) -> None:
         """What a thread does that takes the place of another in the application, which is stuck there."""
+        self._threads.add(threading.get_ident())
         try:
             self._leave()
         except Dismissed:
-            return
-        self._serve()
+            self._threads.discard(threading.get_ident())
+        else:
+            self._serve()
 
     def _stand_by(self) -> None:
         turn = threading.Lock()
         turn.acquire()
         self._standbys.append(turn)
-        if not self._stopping:  # whoever stops wakes those that are on the list by then
+        # Whoever stops wakes those that are on the list by then. One that misses an offer here is woken by the watcher,
+        # which does not sleep while there is one.
+        if not self._stopping:
             turn.acquire()
 
-    def _wake_standby(self) -> None:
+    def _wake_standby(self) -> bool:
+        """Wake a thread that stands by, if one does; else all are in the application, or about to look for an offer."""
         try:
             self._standbys.pop().release()
         except IndexError:
-            pass  # all are in the application
+            return False
+        return True
+
+    def _wake_all(self) -> None:
+        """End the waiting of all threads, since the engine stops."""
+        self._activity.set()
+        while self._wake_standby():
+            pass
 
     def _watch(self) -> None:
         """Wake a standby when one call has lasted a whole tick."""
@@ -534,9 +588,9 @@ class Engine:
                         self._full = True
                         self._wake.set()
             self._watching = False
-            if self._calls == calls:
+            # In this order: who makes an offer looks at `_watching` after that, so one of the two sees the other.
+            if not self._offers:
                 self._activity.wait()
-            self._activity.clear()
             self._watching = True
 
     def _lead(self) -> None:
@@ -647,9 +701,14 @@ class Engine:
         if not self._watching:
             self._watching = True
             self._activity.set()
-        if not waits:
-            self._run(connection)
-        self._leave()
+        try:
+            if not waits:
+                self._run(connection)
+            self._leave()
+        except Dismissed:
+            raise
+        except BaseException:  # noqa: BLE001 - another thread may lead by now, so `_serve` must not make a second leader
+            logger.exception(FAULT)
         try:
             offers.pop()
         except IndexError:
@@ -681,9 +740,8 @@ class Engine:
 
     def _run(self, connection: Connection) -> None:
         """Run the application for one request, and end the turn."""
-        self._calls = calls = self._calls + 1
-        if calls >= self._enough:
-            self._enough = NEVER
+        self._calls += 1
+        if self._counter is not None and self._counter.next() == self._enough:
             self._notify(Notice.ENOUGH)
         overseer = self._overseer
         come_out = overseer.enter(connection, monotonic()) if overseer is not None else None
@@ -702,7 +760,7 @@ class Engine:
                 connection.close()
         if seconds > SLOW:
             self._slow_calls += 1
-        elif not FREE_THREADED:
+        else:
             self._slow_calls = 0
         self._let_go(connection)
 
@@ -740,11 +798,9 @@ class Engine:
 
     def _expire(self, now: float) -> None:
         for connection in self._timers.take_expired(now):
-            if connection.deadline > now:  # its owner moved it meanwhile, and took it for scheduled still
-                self._timers.set(connection, connection.deadline)
-                continue
             owned = connection.claim.acquire(False)
-            due = connection.expire(owned)
+            # Again, under the claim: its owner may have moved it meanwhile, and has left a note then.
+            due = connection.deadline <= now and connection.expire(owned)
             if owned:
                 connection.claim.release()
                 if due or connection.output.waiting or connection.state is State.LINGERING:
@@ -752,13 +808,16 @@ class Engine:
 
     def _give_up(self, connection: Connection, stack: str) -> None:
         """Answer for the application, which takes too long, and have another thread do the work of the one in it."""
+        self._notify(Notice.STUCK)  # first: whatever fails below, this process needs a successor
         self._connections.pop(connection.descriptor, None)
         try:
             connection.give_up(self._config.request_timeout, stack)
         except Exception:  # noqa: BLE001 - the thread is lost all the same
             logger.exception(FAULT)
-        self._start_thread(self._serve_in_place, "wizgy-successor")
-        self._notify(Notice.STUCK)
+        try:
+            self._start_thread(self._serve_in_place, "wizgy-successor")
+        except (RuntimeError, MemoryError) as error:
+            logger.error("No thread can be started in place of the one that is stuck (%s).", error)
 
     def _accept(self, listener: Listener) -> bool:
         """Accept a batch of connections.
@@ -776,11 +835,11 @@ class Engine:
                 self._accept_batch = 1
                 return True
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._accept_again = monotonic() + ACCEPT_PAUSE
-                    self._stop_accepting(error.strerror or "the system has no room")
-                    return False
-                continue  # the client was gone before it was accepted
+                if error.errno in GONE:
+                    continue
+                self._accept_again = monotonic() + ACCEPT_PAUSE
+                self._stop_accepting(error.strerror or type(error).__name__)
+                return error.errno not in NO_ROOM  # from a socket that is broken nothing more comes
             self._add(sock, client, listener)
         self._accept_batch = min(2 * self._accept_batch, ACCEPT_BATCH)
         return False
@@ -794,8 +853,12 @@ class Engine:
 
     def _start_accepting(self) -> None:
         self._accepting = True
-        for descriptor in self._listeners:
-            self._poller.add_listener(descriptor)
+        try:
+            for descriptor in self._listeners:
+                self._poller.add_listener(descriptor)
+        except (OSError, ValueError) as error:  # something else has closed the socket
+            self._accept_again = monotonic() + ACCEPT_PAUSE
+            self._stop_accepting(str(error))
 
     def _stop_accepting(self, reason: str) -> None:
         if not self._accepting:
@@ -879,20 +942,27 @@ class Engine:
 
     def _stop_threads(self) -> None:
         """Called by the leader: close what is idle, and end the waiting of all other threads."""
-        while self._due:
-            self._due.popleft().close()
+        try:
+            self._end_connections()
+            self._wake_all()
+            self._service.refusals.tell_withheld(early=True)
+            self.close()
+        except BaseException:  # noqa: BLE001 - the process waits for the notice below
+            logger.exception(FAULT)
+        self._stopped.set()
+        self._notify(Notice.STOPPED)
+
+    def _end_connections(self) -> None:
+        try:
+            while True:
+                self._due.popleft().close()
+        except IndexError:
+            pass  # a thread that comes out of the application takes from it as well
         for connection in list(self._connections.values()):
             if connection.claim.acquire(False):
                 connection.close()
             else:
                 connection.output.abort()  # its thread closes it when the application returns
-        self._activity.set()
-        for _ in range(self._config.threads + 1):
-            self._wake_standby()
-        self._service.refusals.tell_withheld(early=True)
-        self.close()
-        self._stopped.set()
-        self._notify(Notice.STOPPED)
 
 
 def choose_connection(

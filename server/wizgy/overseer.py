@@ -59,7 +59,7 @@ class Overseer:
         self._limit = limit
         # Who takes a call out of it, which only one can, decides what becomes of the request.
         self._calls: dict[Call, None] = {}
-        self._dismissing = threading.Lock()
+        self._dismissing = threading.RLock()
 
     # Called by the thread.
     def enter(self, connection: Connection, now: float) -> Call:

@@ -68,7 +68,7 @@ class Server:
         self._listeners = listeners
         self._engine = engine
         self._patience = patience
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of a signal may call `shutdown`
         self._started = False
         self._closed = False
         listener = listeners[0]

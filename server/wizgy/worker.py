@@ -100,7 +100,12 @@ def work(load: Load, generation: Generation, link: Link) -> int:
     signals = SelfPipe()
     signals.catch(signal.SIGTERM, signal.SIGUSR1)
     link.unwatch()
-    engine.start(lambda: link.send(Report.READY))
+    try:
+        engine.start(lambda: link.send(Report.READY))
+    except StartError as error:
+        logger.say(f"wizgy: {error}")
+        link.send(Report.FAILED)
+        return error.exit_code
     return _Duty(engine, config, listeners, signals, inner, link).run()
 
 
