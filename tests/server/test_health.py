@@ -7,12 +7,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.harness.frameworks import ROOT
-from tests.server.client import TIMEOUT, connect, get, is_refused, read_all, read_answer, request, start, wait_until
+from tests.harness.process import ServerProcess
+from tests.server.client import (
+    FOLDER,
+    TIMEOUT,
+    connect,
+    get,
+    is_refused,
+    read_all,
+    read_answer,
+    request,
+    start,
+    wait_until,
+)
+from tests.server.tls_client import Authority
 
 
 def test_off_by_default() -> None:
@@ -69,11 +84,12 @@ def test_not_ready_while_it_drains() -> None:
         assert read_answer(live)[0].status == 200
 
 
-def healthcheck(*arguments: str, bind: str) -> subprocess.CompletedProcess[str]:
-    """Run the command, for a server that listens at `bind`."""
+def healthcheck(*arguments: str, bind: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the command, for a server that listens at `bind` and has these settings."""
+    variables = {f"WIZGY_{name.upper()}": value for name, value in {"bind": bind, **settings}.items() if value}
     return subprocess.run(
         [sys.executable, "-m", "wizgy.healthcheck", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "server"), "WIZGY_BIND": bind},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "server"), **variables},
         timeout=TIMEOUT,
         capture_output=True,
         text=True,
@@ -109,3 +125,73 @@ def test_healthcheck_asks_for_readiness(tmp_path: Path) -> None:
         assert healthcheck(f"http://127.0.0.1:{server.address[1]}/livez", bind="").returncode == 0
         server.signal(signal.SIGTERM)
         server.wait()
+
+
+@contextmanager
+def serving(folder: Path, unix: bool, **settings: str) -> Iterator[dict[str, str]]:
+    """A server with these settings, at a port or a Unix socket; what a health check has to know of it."""
+    path = folder / "wizgy.sock"
+    environment = {f"WIZGY_{name.upper()}": value for name, value in settings.items()}
+    bind = f"unix:{path}?mode=600" if unix else "127.0.0.1:0"
+    arguments = ["--chdir", str(FOLDER), "--bind", bind, "--health", "served:app"]
+    with ServerProcess(arguments, environment=environment) as server:
+        if unix:
+            server.wait_stderr(r"Serving HTTPS? on unix:")
+        else:
+            bind = "127.0.0.1:{1}".format(*server.wait_ready())
+        yield {"bind": bind, **settings}
+        assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that signs the certificates of these tests."""
+    return Authority.make(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.mark.parametrize("unix", [False, True])
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("proxy", [False, True])
+def test_healthcheck_speaks_as_the_server_does(
+    tmp_path: Path, authority: Authority, unix: bool, tls: bool, proxy: bool
+) -> None:
+    """The command begins with a PROXY preamble, and speaks TLS with a certificate, where the settings say so."""
+    settings: dict[str, str] = {}
+    if tls:
+        settings |= {"certfile": authority.issue("localhost"), "client_ca": authority.file}
+    if proxy:
+        settings |= {"proxy_protocol": "true", "trust_proxy": "unix" if unix else "127.0.0.1"}
+    with serving(tmp_path, unix, **settings) as known:
+        result = healthcheck(**known)
+        assert (result.returncode, result.stderr) == (0, "")
+        if unix:
+            assert healthcheck(f"unix:{tmp_path}/wizgy.sock", **known).returncode == 0
+            assert healthcheck(known["bind"], **known).returncode == 0
+
+
+def test_healthcheck_reads_the_file_of_settings(tmp_path: Path) -> None:
+    """The command reads the file that the server reads."""
+    with start("--health") as server:
+        file = tmp_path / "wizgy.toml"
+        file.write_text(f'bind = "127.0.0.1:{server.address[1]}"', "utf-8")
+        assert healthcheck(config=str(file)).returncode == 0
+        file.write_text("bnd = 1", "utf-8")
+        assert "there is no such setting" in healthcheck(config=str(file)).stderr
+
+
+def test_healthcheck_says_what_it_cannot_do(tmp_path: Path, authority: Authority) -> None:
+    """Where a server takes no connection of the command, it says which setting is at fault."""
+    with serving(tmp_path, False, proxy_protocol="true", trust_proxy="10.0.0.0/8") as known:
+        result = healthcheck(**known)
+        assert result.returncode == 1
+        assert "WIZGY_TRUST_PROXY has to name 127.0.0.1 as well" in result.stderr
+        assert "set WIZGY_PROXY_PROTOCOL" in healthcheck(bind=known["bind"]).stderr
+    (tmp_path / "other").mkdir()
+    other = Authority.make(tmp_path / "other")
+    known_certificate = authority.issue("localhost")
+    with serving(tmp_path, False, certfile=other.issue("localhost"), client_ca=authority.file) as known:
+        result = healthcheck(**known)
+        assert result.returncode == 1
+        assert "give another with --certfile" in result.stderr
+        assert healthcheck("--certfile", known_certificate, **known).returncode == 0
+        assert "cannot be read" in healthcheck("--certfile", "/nowhere", **known).stderr

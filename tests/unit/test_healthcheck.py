@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from wizgy import healthcheck
+from wizgy.sources import make_config
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -47,7 +48,8 @@ def test_status_decides(url: str, status: str, code: int) -> None:
     [
         ("ftp://localhost/", "expected http://"),
         ("localhost:80", "expected http://"),
-        ("", "expected http://"),
+        ("fd:3", "give the URL as an argument"),
+        ("unix:/a?mode=1", "expected three octal digits"),
         ("http://localhost:x/", "is not a URL"),
         ("http://127.0.0.1:1/", "does not answer"),
         ("https://127.0.0.1:1/", "does not answer"),
@@ -64,7 +66,9 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     """Help is status 0, too many arguments are status 2."""
     assert healthcheck.main(["--help"]) == 0
     assert healthcheck.main(["a", "b"]) == 2
-    assert capsys.readouterr().out.count(healthcheck.USAGE) == 2
+    assert healthcheck.main(["--keyfile", "a.pem"]) == 2
+    assert healthcheck.main(["--certfile"]) == 2
+    assert capsys.readouterr().out.count(healthcheck.USAGE) == 4
 
 
 @pytest.mark.parametrize(
@@ -73,10 +77,11 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         ({}, "http://127.0.0.1:8888/readyz"),
         ({"WIZGY_BIND": "0.0.0.0:80"}, "http://127.0.0.1:80/readyz"),
         ({"WIZGY_BIND": "[::]:80,127.0.0.1:81"}, "http://[::1]:80/readyz"),
-        ({"WIZGY_BIND": "localhost:80", "WIZGY_CERTFILE": "/cert.pem"}, "https://localhost:80/readyz"),
+        ({"WIZGY_BIND": "localhost:80", "WIZGY_CERTFILE": "/certificate.pem"}, "https://localhost:80/readyz"),
         ({"WIZGY_BIND": "unix:/run/wizgy.sock"}, "unix:/run/wizgy.sock"),
+        ({"WIZGY_BIND": "unix:/run/wizgy.sock?mode=660"}, "unix:/run/wizgy.sock"),
     ],
 )
 def test_default(environment: dict[str, str], expected: str) -> None:
     """Without an argument the server is asked for its readiness, where the environment says that it listens."""
-    assert healthcheck.default_url(environment) == expected
+    assert healthcheck.default_url(make_config({}, None, environment)) == expected
