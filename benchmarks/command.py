@@ -12,13 +12,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks import instructions
 from benchmarks.accounting import choose_processors, read_siblings
+from benchmarks.instructions import COUNTED, FIGURES, GATE, PAGE, CountError, Figures
 from benchmarks.load import find_wrk
 from benchmarks.measure import Settings
 from benchmarks.report import RESULTS, write_report
 from benchmarks.results import Journal, Measurement, Results
 from benchmarks.run import Plan, carry_out, describe
-from benchmarks.servers import Contender, UsageError, names, parse_contender
+from benchmarks.servers import BARE_APP, REFERENCE, Contender, UsageError, names, parse_contender
 from benchmarks.terminal import show
 from benchmarks.workloads import WORKLOADS, Workload
 from matrix.manifest import ROOT, load_matrix
@@ -29,6 +31,8 @@ PUBLISHED = ROOT / "docs" / "benchmarks"
 SCRATCH = ROOT / "build" / "benchmarks"
 
 WIDTH = 120
+
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 EXAMPLES = """\
 A server is one of `list`; wizgy can also be taken from a commit or a folder (wizgy@HEAD~3, wizgy@/path/to/server), and
@@ -44,7 +48,7 @@ examples:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] not in ("run", "compare", "report", "list", "-h", "--help"):
+    if not words or words[0] not in ("run", "compare", "report", "list", "instructions", "-h", "--help"):
         words = ["run", *words]
     parsed = _parser().parse_args(words)
     console = Console(stderr=True)
@@ -79,6 +83,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("results", type=Path, nargs="?", default=PUBLISHED / RESULTS, help="default: %(default)s")
     report.add_argument("--output", type=Path, metavar="DIR", help="default: where the results are")
     report.set_defaults(carry_out=_report)
+    counting = commands.add_parser("instructions", help="count the instructions of a request, which no noise disturbs")
+    add = counting.add_argument
+    add("--workload", action="append", metavar="NAME", help=f"of {', '.join(COUNTED)}; several with commas; repeatable")
+    add("--server", action="append", metavar="SERVER", help="a server to count; repeatable; default: wizgy alone")
+    add("--python", default=VERSION, metavar="X.Y", help="the Python of the servers (default: %(default)s)")
+    add("--check", action="store_true", help=f"fail where {', '.join(GATE)} cost more than the committed figures allow")
+    add("--write", action="store_true", help="count every workload and server, and write the figures and their page")
+    counting.set_defaults(carry_out=_count)
     listing = commands.add_parser("list", help="say what workloads and servers there are")
     listing.set_defaults(carry_out=_list)
     return parser
@@ -138,6 +150,41 @@ def _report(arguments: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"there are no results: {error}") from error
     console.print(f"written: {write_report(results, arguments.output or path.parent)}", highlight=False)
     return OK
+
+
+def _count(arguments: argparse.Namespace, console: Console) -> int:
+    instructions.need_callgrind()
+    servers = arguments.server or [REFERENCE]
+    workloads = instructions.choose(arguments.workload, GATE if arguments.check else COUNTED)
+    if arguments.write:
+        servers, workloads = list(instructions.SERVERS), instructions.choose(None, COUNTED)
+    plan = [(workload, contender) for workload in workloads for contender in _contenders(servers)]
+    if arguments.check:  # it tells how this build of Python compares with that of the committed figures
+        plan.insert(0, (WORKLOADS["hello"], _contenders([BARE_APP])[0]))
+    counts: dict[str, dict[str, int]] = {workload.name: {} for workload in workloads}
+    status = OK
+    for workload, contender in plan:
+        if not instructions.serves(workload, contender):
+            continue
+        try:
+            figure = instructions.count(workload, contender, arguments.python)
+        except CountError as error:
+            console.print(str(error), style="red", markup=False, highlight=False)
+            status = FAILED
+            continue
+        print(f"{workload.name:10}{contender.name:24}{figure:10,} instructions", flush=True)
+        counts.setdefault(workload.name, {})[contender.name] = figure
+    figures = Figures(instructions.describe_python(), counts)
+    if status == OK and arguments.write:
+        figures.write()
+        PAGE.write_text(instructions.make_page(figures), "utf-8")
+        console.print(f"written: {FIGURES} and {PAGE.name}", highlight=False)
+    if status == OK and arguments.check:
+        excess = instructions.find_excess(figures, Figures.read())
+        for told in excess:
+            console.print(told, style="red", markup=False, highlight=False)
+        status = FAILED if excess else OK
+    return status
 
 
 def _list(arguments: argparse.Namespace, console: Console) -> int:

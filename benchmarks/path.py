@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.path [--rounds N] [--requests N]
+    python -m benchmarks.path [--rounds N] [--requests N] [--bytecodes]
 
 A connection over a socket pair is served by the engine's own code in this thread, and each step is also run alone. The
 least of the rounds is shown, which is what the step costs when nothing else disturbs it.
@@ -14,9 +14,11 @@ import argparse
 import io
 import platform
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
+from types import FrameType
 from typing import Any
 
 from wizgy.config import Config
@@ -29,6 +31,8 @@ from wizgy.wsgi import Response, build_environ, environ_of_fields, server_enviro
 REQUEST = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1:8888\r\n\r\n"
 CONTENT = b"Hello, world\n"
 CLIENT = ("127.0.0.1", "50000")
+WARM_UP = 50
+"""Times that a step runs before its bytecodes are counted: what is remembered is remembered by then."""
 
 
 def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -113,12 +117,43 @@ def make_steps() -> dict[str, Callable[[], object]]:
     }
 
 
+def count_bytecodes(step: Callable[[], object]) -> tuple[int, int]:
+    """The bytecodes that a step executes, and the Python functions that it calls.
+
+    Source: sys.settrace and frame.f_trace_opcodes, in the Python reference
+    """
+    bytecodes = calls = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+        nonlocal bytecodes, calls
+        frame.f_trace_opcodes = True
+        calls += event == "call"
+        bytecodes += event == "opcode"
+        return trace
+
+    for _ in range(WARM_UP):
+        step()
+    sys.settrace(trace)
+    try:
+        step()
+    finally:
+        sys.settrace(None)
+    return bytecodes, calls
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.path", description="Where the time of a request goes.")
     parser.add_argument("--rounds", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=2000, help="in each round; default: %(default)s")
+    parser.add_argument("--bytecodes", action="store_true", help="count bytecodes and calls, which never vary")
     options = parser.parse_args()
+    if options.bytecodes:
+        print(f"{platform.python_implementation()} {platform.python_version()}, bytecodes and calls of functions")
+        for name, step in make_steps().items():
+            bytecodes, calls = count_bytecodes(step)
+            print(f"{bytecodes:7} {calls:5}  {name}")
+        return
     print(f"{platform.python_implementation()} {platform.python_version()}, microseconds of processor time")
     for name, step in make_steps().items():
         print(f"{cost(step, options.rounds, options.requests):7.2f}  {name}")
