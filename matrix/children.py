@@ -7,8 +7,11 @@ the process id and the start time of that run. So what a killed run has left is 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +20,9 @@ from typing import IO, Any
 
 MARK = "MATRIX_RUN"
 """The variable that a process of a run has."""
+
+PREFIX = "matrix-"
+"""How the name of a temporary folder begins; the run follows."""
 
 PROCESSES = Path("/proc")
 
@@ -28,8 +34,13 @@ _living: dict[int, subprocess.Popen[Any]] = {}
 
 
 def this_run() -> str:
-    """Return what processes of this run are marked with: the id of this process, and when it started."""
-    return f"{os.getpid()}-{_started(os.getpid()) or 0}"
+    """Return what processes of this run are marked with."""
+    return run_of(os.getpid())
+
+
+def run_of(pid: int) -> str:
+    """Return what the processes of a run are marked with: its process id, and when it started."""
+    return f"{pid}-{_started(pid) or 0}"
 
 
 def still_runs(run: str) -> bool:
@@ -74,6 +85,56 @@ def start(
     )
     _living[process.pid] = process
     return process
+
+
+def run(
+    command: Sequence[str], *, variables: Mapping[str, str], directory: Path | None = None, seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a process to its end and return what it printed.
+
+    Args:
+        command: the program and its arguments.
+        variables: its environment, but for the mark.
+        directory: where it works.
+        seconds: how long it may take; None: as long as it likes.
+
+    Raises:
+        OSError: it cannot be started.
+        subprocess.TimeoutExpired: it took longer, and was killed.
+    """
+    process = start(command, variables=variables, output=subprocess.PIPE, errors=subprocess.PIPE, directory=directory)
+    try:
+        printed = process.communicate(timeout=seconds)
+    finally:
+        status = end(process)
+    output, errors = (text.decode("utf-8", "backslashreplace") for text in printed)
+    return subprocess.CompletedProcess(command, status, output, errors)
+
+
+def temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    """Return a temporary folder, with the name that one of this run has."""
+    return tempfile.TemporaryDirectory(prefix=temporary_prefix(this_run()), ignore_cleanup_errors=True)
+
+
+def temporary_prefix(run: str) -> str:
+    """Return how the names of the temporary folders of a run begin."""
+    return f"{PREFIX}{run}-"
+
+
+def remove_directories(run: str) -> int:
+    """Remove the temporary folders of a run; return how many."""
+    found = list(Path(tempfile.gettempdir()).glob(f"{temporary_prefix(run)}*"))
+    for path in found:
+        shutil.rmtree(path, ignore_errors=True)
+    return sum(not path.exists() for path in found)
+
+
+def runs_that_ended() -> set[str]:
+    """Return the runs that have ended, and of which processes or temporary folders are left."""
+    runs = {run for _, run in marked()}
+    pattern = re.compile(rf"{PREFIX}(\d+-\d+)-")
+    runs |= {found[1] for path in Path(tempfile.gettempdir()).iterdir() if (found := pattern.match(path.name))}
+    return {run for run in runs if not still_runs(run)}
 
 
 def end(process: subprocess.Popen[Any]) -> int:

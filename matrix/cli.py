@@ -11,11 +11,12 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from matrix import generate
+from matrix import children, generate
 from matrix.cells import Cell, Shard, choose_cells, find_cell, in_tier
 from matrix.containers import Engine, remove_labelled
 from matrix.environments import CACHE, SetupError
@@ -30,7 +31,7 @@ from matrix.repro import Order, UnknownCase, find_case, list_cases, reproduce
 from matrix.results import EXIT_FAILED, EXIT_OK, EXIT_SETUP, EXIT_USAGE
 from matrix.run import ManyCells, Plan, default_output
 from matrix.runner import CellRunner
-from matrix.stop import Stop
+from matrix.stop import EXIT_INTERRUPTED, Stop, stopping
 from matrix.suite import Suite
 from matrix.transports import GivenImageTransport, ImageTransport, NotHere, Transport, UrlTransport, VenvTransport
 from matrix.trees import changed_files, file_at
@@ -69,6 +70,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SetupError, StartError, InterpreterMissing) as error:
         print(f"matrix: {error}", file=sys.stderr)
         return EXIT_SETUP
+    except KeyboardInterrupt:
+        print("\nmatrix: stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+@contextmanager
+def leaving_nothing(stop: Stop, engine: Engine | None, *, keep: bool = False) -> Iterator[None]:
+    """End all that was started on leaving, whatever happens: processes, containers of an engine, temporary folders.
+
+    Args:
+        stop: set when the command was told to stop. The first signal that comes while all is ended changes nothing.
+        engine: whose containers; None where there are none.
+        keep: whether the server stays when all went well.
+    """
+    kept = False
+    try:
+        yield
+        kept = keep
+    finally:
+        if not kept:
+            with stopping(stop):
+                _end_everything(engine)
+
+
+def _end_everything(engine: Engine | None) -> None:
+    children.end_all()
+    try:
+        if engine:
+            engine.clean_up()
+    finally:
+        children.end_marked(children.this_run())
+        children.remove_directories(children.this_run())
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -263,8 +296,14 @@ def make_transport(matrix: Matrix, options: argparse.Namespace, engine: Engine) 
 
 def run_run(options: argparse.Namespace) -> int:
     """Run the cells that were chosen."""
+    stop = Stop()
+    with stopping(stop):
+        return _run(options, stop)
+
+
+def _run(options: argparse.Namespace, stop: Stop) -> int:
     matrix = load_matrix()
-    engine = Engine()
+    engine = Engine(stop=stop)
     transport = make_transport(matrix, options, engine)
     foreign = isinstance(transport, (UrlTransport, GivenImageTransport))
     image = transport.name == "image"
@@ -272,7 +311,7 @@ def run_run(options: argparse.Namespace) -> int:
     if not cells:
         print("matrix: the changes affect no cell")
         return EXIT_OK
-    stop, suite = Stop(), Suite(limit=options.limit)
+    suite = Suite(limit=options.limit)
     peers = VenvTransport(matrix) if foreign else transport
     progress = Progress(len(cells))
     runner = CellRunner(
@@ -289,11 +328,8 @@ def run_run(options: argparse.Namespace) -> int:
     output = options.output or default_output()
     command = shlex.join(["python", "-m", "matrix", *sys.argv[1:]])
     plan = Plan(cells, command, options.tier, output, options.jobs, options.fresh)
-    try:
+    with leaving_nothing(stop, engine if image else None):
         return ManyCells(plan, runner, progress).run()
-    finally:
-        if transport.name == "image":
-            engine.clean_up()
 
 
 # repro
@@ -316,8 +352,14 @@ def _add_repro(commands: Commands) -> None:
 
 def run_repro(options: argparse.Namespace) -> int:
     """Reproduce one cell, or one case of it."""
+    stop = Stop()
+    with stopping(stop, interrupt=True):
+        return _reproduce(options, stop)
+
+
+def _reproduce(options: argparse.Namespace, stop: Stop) -> int:
     matrix = load_matrix()
-    engine = Engine(keep=options.keep)
+    engine = Engine(keep=options.keep, stop=stop)
     transport = make_transport(matrix, options, engine)
     if isinstance(transport, VenvTransport):
         transport.keep = options.keep
@@ -333,7 +375,8 @@ def run_repro(options: argparse.Namespace) -> int:
     try:
         case = find_case(suite, cell, options.case) if options.case else None
         order = Order(cell, case, options.keep, options.shell, options.bundle)
-        return reproduce(matrix, transport, suite, order)
+        with leaving_nothing(stop, engine if transport.name == "image" else None, keep=options.keep):
+            return reproduce(matrix, transport, suite, order)
     except UnknownCase as error:
         raise UsageError(str(error)) from error
     except NotHere as error:
@@ -344,18 +387,25 @@ def run_repro(options: argparse.Namespace) -> int:
 
 
 def _add_clean(commands: Commands) -> None:
-    parser = _add(commands, "clean", run_clean, "remove what runs have left: containers and networks with their label")
+    parser = _add(
+        commands, "clean", run_clean, "remove what killed runs have left: processes, containers, networks, folders"
+    )
     parser.add_argument("--cache", action="store_true", help="and environments and results, which lie in .matrix")
 
 
 def run_clean(options: argparse.Namespace) -> int:
-    """Remove what runs have left."""
+    """Remove what runs have left that have ended; those that go on lose nothing."""
+    runs = children.runs_that_ended()
+    processes = sum(children.end_marked(run) for run in runs)
+    folders = sum(children.remove_directories(run) for run in runs)
+    print(f"removed: {processes} process(es), {folders} temporary folder(s)")
     try:
         Engine().refuse_missing()
-        containers, networks = remove_labelled()
-        print(f"removed: {containers} container(s), {networks} network(s)")
     except SetupError as error:
         print(f"no containers: {error}")
+    else:
+        containers, networks = remove_labelled(lambda run: not children.still_runs(run))
+        print(f"removed: {containers} container(s), {networks} network(s)")
     if options.cache:
         shutil.rmtree(CACHE, ignore_errors=True)
         print(f"removed {CACHE.name}")

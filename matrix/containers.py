@@ -11,10 +11,9 @@ import json
 import os
 import re
 import subprocess
-import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +37,9 @@ PORT = 8888
 REPOSITORY = "wizgy-matrix"
 
 CONTAINER_UID = "10001:10001"
+
+ROUNDS = 3
+"""How often containers are looked for again: the engine may still make what a killed command has asked for."""
 
 
 def bake_name(text: str) -> str:
@@ -101,11 +103,13 @@ class Container:
 class Engine:
     """The container engine, as one run uses it.
 
-    `keep` leaves the containers that are served where they are.
+    `keep` leaves the containers that are served where they are. Once `stop` is set no container is ended in order:
+    `clean_up` removes them all.
     """
 
-    run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    run: str = field(default_factory=children.this_run)
     keep: bool = False
+    stop: Stop = field(default_factory=Stop)
     _builds: dict[str, threading.Lock] = field(default_factory=dict)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
@@ -167,7 +171,7 @@ class Engine:
             "services": {service: {"image": image, "labels": labels}},
             "networks": {"default": {"labels": labels}},
         }
-        with tempfile.TemporaryDirectory(prefix="matrix-") as temporary:
+        with children.temporary_directory() as temporary:
             path = Path(temporary, "override.json")
             path.write_text(json.dumps(override), encoding="utf-8")
             compose = ["docker", "compose", "--file", COMPOSE_FILE, "--file", str(path), "--project-name", project]
@@ -175,10 +179,9 @@ class Engine:
             with contextlib.ExitStack() as leaving:
                 if not self.keep:
                     down = [*compose, "down", "--volumes", "--timeout", "5"]
-                    leaving.callback(run_step, down, variables=variables)
+                    leaving.callback(self._remove, down, variables)
                 container = self._up(compose, variables, service, image, Path(temporary))
-                leaving.callback(container.follower.wait)
-                leaving.callback(container.follower.terminate)
+                leaving.callback(children.end, container.follower)
                 yield container
 
     def _up(
@@ -205,15 +208,14 @@ class Engine:
         """
         publish = ["--publish", f"127.0.0.1::{port}"]
         container = run_step(["docker", "run", "--detach", "--label", f"{LABEL}={self.run}", *publish, image]).strip()
-        with tempfile.TemporaryDirectory(prefix="matrix-") as temporary, contextlib.ExitStack() as leaving:
+        with children.temporary_directory() as temporary, contextlib.ExitStack() as leaving:
             if not self.keep:
-                leaving.callback(run_step, ["docker", "rm", "--force", "--volumes", container])
+                leaving.callback(self._remove, ["docker", "rm", "--force", "--volumes", container])
             try:
                 started = self._container(
                     container, image, port, Path(temporary), f"docker rm --force {container[:12]}"
                 )
-                leaving.callback(started.follower.wait)
-                leaving.callback(started.follower.terminate)
+                leaving.callback(children.end, started.follower)
                 wait_answering(started.url)
             except (StartError, SetupError) as error:
                 log = _output(["docker", "logs", "--tail", str(LAST_LINES), container])
@@ -240,7 +242,7 @@ class Engine:
     def run_control(self, cell: Cell, image: str, again: str, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd:
         """Run the control of a cell's version in a container."""
         name = f"wizgy-matrix-{self.run}-{uuid.uuid4().hex[:8]}"
-        with tempfile.TemporaryDirectory(prefix="matrix-") as temporary:
+        with children.temporary_directory() as temporary:
             records = Path(temporary, "records")
             records.touch()
             # The tests run as the user of the image, which is nobody on this machine.
@@ -263,40 +265,63 @@ class Engine:
         session.take(written)
         return session.end(process.returncode, output)
 
+    def _remove(self, command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        """Remove a container in order; what is left after all is removed by `clean_up`, and is no fault of a cell."""
+        with contextlib.suppress(SetupError):
+            if not self.stop:
+                run_step(command, variables=variables)
+
     def clean_up(self) -> None:
-        """Remove every container and network with the label of this run."""
-        remove_labelled(f"{LABEL}={self.run}")
+        """Remove every container and network of this run.
+
+        Raises:
+            SetupError: some are left.
+        """
+        remove_labelled(lambda run: run == self.run)
 
 
-def remove_labelled(label: str = LABEL) -> tuple[int, int]:
-    """Remove every container and network with a label; return how many of each."""
-    chosen = ["--quiet", "--filter", f"label={label}"]
-    containers = run_step(["docker", "ps", "--all", *chosen]).split()
-    if containers:
-        run_step(["docker", "rm", "--force", "--volumes", *containers])
-    networks = run_step(["docker", "network", "ls", *chosen]).split()
-    for network in networks:
-        run_step(["docker", "network", "rm", network])
-    return len(containers), len(networks)
+def remove_labelled(chosen: Callable[[str], bool]) -> tuple[int, int]:
+    """Remove the containers and networks of runs that are chosen; return how many of each.
+
+    Raises:
+        SetupError: some could not be removed; the others are.
+    """
+    removed, problem = [0, 0], ""
+    for _ in range(ROUNDS):
+        found = _labelled(["ps", "--all"], chosen), _labelled(["network", "ls"], chosen)
+        if not any(found):
+            return removed[0], removed[1]
+        problem = _remove_all(["rm", "--force", "--volumes"], found[0]) + _remove_all(["network", "rm"], found[1])
+        removed = [count + len(ids) for count, ids in zip(removed, found, strict=True)]
+    raise SetupError(problem or "containers came back while they were removed")
+
+
+def _remove_all(command: Sequence[str], ids: Sequence[str]) -> str:
+    """Remove what can be removed of some things; return what was said of the others."""
+    try:
+        if ids:
+            run_step(["docker", *command, *ids])
+    except SetupError as error:
+        return str(error)
+    return ""
+
+
+def _labelled(listing: Sequence[str], chosen: Callable[[str], bool]) -> list[str]:
+    """Return the ids of what `docker` lists of the runs that are chosen."""
+    form = f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}'
+    lines = run_step(["docker", *listing, "--filter", f"label={LABEL}", "--format", form]).splitlines()
+    return [identifier for identifier, _, run in (line.partition(" ") for line in lines) if chosen(run)]
 
 
 def _follow_log(container: str, path: Path) -> subprocess.Popen[bytes]:
     """Let the engine write the container's log to a file, as it comes; this ends with the container."""
     with path.open("wb") as sink:
-        return subprocess.Popen(
-            ["docker", "logs", "--follow", container],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        return children.start(["docker", "logs", "--follow", container], variables=os.environ, output=sink)
 
 
 def _output(command: Sequence[str], variables: dict[str, str] | None = None) -> str:
     """Return what a command prints, whether it succeeds or not."""
     with contextlib.suppress(OSError):
-        answer = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **(variables or {})}, capture_output=True, text=True, check=False
-        )
+        answer = children.run(command, variables={**os.environ, **(variables or {})}, directory=ROOT)
         return answer.stdout + answer.stderr
     return ""

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from matrix import children
 from matrix.interpreters import Interpreter, InterpreterMissing, find_interpreter, find_uv
 from matrix.manifest import ROOT, Server, Version, load_matrix
 
@@ -204,14 +205,8 @@ def run_step(command: Sequence[str], *, without: Sequence[str] = (), variables: 
     """
     inherited = {name: value for name, value in os.environ.items() if name not in without}
     try:
-        answer = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**inherited, **(variables or {})},
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_SECONDS,
-            check=False,
+        answer = children.run(
+            command, variables={**inherited, **(variables or {})}, directory=ROOT, seconds=INSTALL_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SetupError(f"{_command_line(command)}: {error}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from matrix import children
 from matrix.environments import Environment
 from matrix.manifest import Server
 
@@ -88,9 +88,7 @@ class Running:
 
     def kill(self) -> None:
         """Kill the process and all that it started; do nothing once they have ended."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        children.end(self.process)
 
 
 @contextmanager
@@ -122,7 +120,7 @@ def start(
     Raises:
         StartError: it ended before it answered, or did not answer in time.
     """
-    temporary = Path(tempfile.mkdtemp(prefix="matrix-"))
+    temporary = Path(tempfile.mkdtemp(prefix=children.temporary_prefix(children.this_run())))
     with ExitStack() as leaving:
         leaving.callback(shutil.rmtree, temporary, ignore_errors=True)
         settings = {**_variables(server, environment, temporary), **(variables or {})}
@@ -134,6 +132,7 @@ def start(
         yield running
         if keep:
             leaving.pop_all()
+            children.let_go(running.process)
             _kept.append(running.process)
 
 
@@ -209,15 +208,7 @@ def _launch(
     )
     log = temporary / "server.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env=dict(variables),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = children.start(command, variables=variables, output=output, directory=directory)
     return Running(server, host, port, process, command, log)
 
 

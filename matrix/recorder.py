@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shlex
 import threading
 import time
@@ -84,6 +85,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Begin to record, when that is asked for."""
     if path := config.getoption("--record"):
+        # Tests that hang are sent SIGABRT for their stacks, not for a file of their memory.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         recorder = Recorder(config, Path(path))
         config.stash[RECORDER] = recorder
         config.pluginmanager.register(recorder, "matrix-recorder-of-run")

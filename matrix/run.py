@@ -135,6 +135,7 @@ class ManyCells:
                     self._run_one(waiting.get_nowait(), writer)
             outcomes.put(None)
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            self._runner.stop.set()
             outcomes.put(error)
 
     def _wait_for(self, outcomes: SimpleQueue[BaseException | None], threads: int) -> None:

@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -184,7 +183,7 @@ class Suite:
             again: the command that runs a case of the cell again, to which its id is added.
             stop: ends the tests early.
         """
-        with tempfile.TemporaryDirectory(prefix="matrix-suite-") as temporary:
+        with children.temporary_directory() as temporary:
             command = [
                 *self.command,
                 *("-p", "matrix.recorder", "--tb=short", "--no-header"),
@@ -209,9 +208,13 @@ class Suite:
             *("--collect-only", f"tests/{kind}"),
             *("--framework", cell.version.id, "--server", cell.server, "--python", cell.python),
         ]
-        with tempfile.TemporaryDirectory(prefix="matrix-suite-") as temporary:
+        with children.temporary_directory() as temporary:
             variables = self._variables(Path(temporary))
-            answer = subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
+            seconds = self.limit + COLLECT_SECONDS
+            try:
+                answer = children.run(command, variables=variables, directory=self.root, seconds=seconds)
+            except subprocess.TimeoutExpired as error:
+                raise SetupError(f"the tests of {cell.id} could not be collected within {seconds:g} s") from error
         if answer.returncode:
             raise SetupError(f"the tests could not be collected:\n{answer.stdout}{answer.stderr}".rstrip())
         return [case_name(line)[1] for line in answer.stdout.splitlines() if "::" in line]

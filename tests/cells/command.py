@@ -8,16 +8,21 @@ from pathlib import Path
 from unittest import mock
 
 from matrix import cli
+from matrix.manifest import load_matrix
 from matrix.suite import Suite
 from tests.cells.small import SmallTransport
 
 
 def main(root: Path, arguments: list[str]) -> int:
     """Run a command on the small world; nothing is kept of what ran."""
-    transport = SmallTransport(root)
+
+    class Transport(SmallTransport):
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__(root)
+
     with (
-        mock.patch.object(cli, "load_matrix", return_value=transport.matrix),
-        mock.patch.object(cli, "VenvTransport", return_value=transport),
+        mock.patch.object(cli, "load_matrix", functools.partial(load_matrix, root / "matrix.toml")),
+        mock.patch.object(cli, "VenvTransport", Transport),
         mock.patch.object(cli, "Suite", functools.partial(Suite, root)),
         mock.patch("matrix.run.fingerprint", return_value=None),
     ):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from matrix.cells import Cell
-from matrix.environments import Environment, from_locks
+from matrix.environments import Environment, from_locks, run_step
 from matrix.interpreters import find_interpreter
 from matrix.manifest import ROOT, Matrix, load_matrix
 from matrix.processes import start
@@ -77,6 +77,7 @@ APPS = {
     "lost": APP + "LOST = True\n",
     "odd": APP + "ODD = True\n",
     "wrong": APP + 'HEADERS = [("Content-Type", 5)]\n',
+    "vast": APP,
 }
 
 SERVE = """\
@@ -228,6 +229,8 @@ class SmallTransport(VenvTransport):
         """Start a small server."""
         server, framework = self.matrix.server(cell.server), self.matrix.frameworks[cell.version.framework]
         self.started.append(cell.id)
+        if framework.name == "vast":
+            run_step([sys.executable, "-c", "import time; time.sleep(600)"])  # an installation that takes long
         with start(server, self.bare, framework.directory, framework.application, keep=self.keep) as running:
 
             def dead() -> str | None:

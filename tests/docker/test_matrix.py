@@ -90,5 +90,5 @@ def test_kept_container_and_clean_up() -> None:
     assert run(["docker", "exec", entry[1], "sh", "-c", "id -u"]).stdout.strip() == "10001"
 
     answer = run([*MATRIX, "clean"])
-    assert answer.stdout == "removed: 1 container(s), 1 network(s)\n"
+    assert answer.stdout.endswith("removed: 1 container(s), 1 network(s)\n")
     assert labelled() == []
