@@ -55,6 +55,9 @@ class Nowhere:
         """Stay open."""
         return False
 
+    def begin_unframed(self) -> None:
+        """Have no end."""
+
     def wait_for_room(self) -> None:
         """Never wait."""
 

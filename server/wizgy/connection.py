@@ -51,7 +51,7 @@ from wizgy.log import (
     parse_request_id,
 )
 from wizgy.logline import Exchange
-from wizgy.output import RESET_AT_CLOSE, Output, open_temporary_file
+from wizgy.output import ORDERLY_CLOSE, RESET_AT_CLOSE, Output, open_temporary_file
 from wizgy.refusals import Refusals
 from wizgy.transport import RECEIVE_SIZE, Transport, receive
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
@@ -254,7 +254,7 @@ class Connection:
         self._ended = False  # whether the client has closed its writing side
         self._request_id = ""  # once somebody has asked for it
         self._cut = False  # whether the last answer was cut short
-        self._unframed = False  # whether only the end of the connection tells where the last answer ends
+        self._unframed = False  # whether only the end of the connection tells where the present answer ends
         self._lingered = 0  # bytes dropped
         self._since = service.now  # when the present transfer or request began
         self._transferred = 0  # bytes of content that came since then
@@ -338,28 +338,35 @@ class Connection:
             return True
         return self._context.run(response.resume)
 
-    # Called by the leader when the deadline has passed; `owned` says whether it could claim the connection.
-    def expire(self, owned: bool) -> bool:
-        """End what took too long.
-
-        Returns:
-            Whether the application is due.
-        """
-        if self.output.waiting and self.state is not LINGERING:
-            if owned and self.state is not PAUSED:
+    # Called by the owner after a turn in which the socket was found empty, or full where output waits.
+    def expire(self) -> None:
+        """End what took too long, where the deadline has passed and that turn has not moved it."""
+        if self.state is CLOSED or self.deadline > monotonic():
+            return
+        if self.output.waiting:
+            if self.state is PAUSED:
+                self.cut()
+                self.again = True  # the application learns of it
+            else:
                 self._cut = True
                 self.close()
-                return False
-            self.output.abort()  # the client takes too little; whoever writes next will notice
-            return owned
-        if not owned:
-            return False
-        if self.state is CONTENT or (self.state is HEAD and self._buffer):
+        elif self.state is CONTENT or (self.state is HEAD and self._buffer):
             what, flag = ("content", "body") if self.state is CONTENT else ("head", "header")
             self._refuse(RequestTimeout(f"The {what} of the request did not come in time (--{flag}-timeout)."))
-        elif self.state in (HEAD, LINGERING):
+        elif self.state is HEAD or self.state is LINGERING:
             self.close()
-        return False
+
+    # Any thread may call it.
+    def cut(self, last: bytes = b"") -> None:
+        """End a response in the middle, so that the client sees it; its thread learns of it when it sends more.
+
+        Args:
+            last: what the client should get still, as far as it takes it at once.
+        """
+        if self._unframed:
+            self.output.reset()
+        else:
+            self.output.abort(last)
 
     # Called by the leader while another thread is in the application, for too long.
     def give_up(self, limit: float, stack: str) -> None:
@@ -379,9 +386,7 @@ class Connection:
             self._log(504, 0, monotonic())
         elif response is not None:
             self._log(response.code, response.content_sent, monotonic())
-            if response.ends_at_close:
-                self.output.reset()
-        self.output.abort(answer)
+        self.cut(answer)
         done = "answered with 504" if answer else "cut"
         took = f"The application took more than {limit:g} s (--request-timeout)"
         self.report(f"{took}; the request was {done}. It is here:\n{stack}", None)
@@ -392,19 +397,20 @@ class Connection:
         return self.state is HEAD and not self._buffer
 
     # Called by the leader while another thread owns the connection.
-    def flush(self) -> None:
-        """Send on what waits while the application makes the next piece (PEP 3333, "Buffering")."""
+    def flush(self, *, overdue: bool = False) -> None:
+        """Send on what waits while the application makes the next piece (PEP 3333, "Buffering").
+
+        Args:
+            overdue: whether the deadline had passed: where the client takes nothing even now, the response is cut.
+        """
         try:
-            self.output.flush_if_free()
+            tried = self.output.flush_if_free()
         except Disconnected:
             return  # the owner will notice
         if self.output.waiting:
             self._await_client()
-
-    @property
-    def _reset(self) -> bool:
-        """Whether to close with a reset: an end would look like that of the answer."""
-        return self._cut and self._unframed
+            if overdue and tried and self.deadline <= monotonic():
+                self.cut()
 
     # Called by the owner.
     def close(self) -> None:
@@ -415,8 +421,6 @@ class Connection:
         self._service.forget(self)
         self._forget_request()
         self.output.close()
-        if self._reset:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         self._sock.close()
 
     # Called by the thread that is in the application (`Channel`), and by the owner.
@@ -450,6 +454,26 @@ class Connection:
         if self.output.waiting:
             self._await_client()
 
+    def begin_unframed(self) -> None:
+        """Make every end of the connection a reset until the response is whole: that end is the content's.
+
+        The kernel does it, so this holds as well where the process is killed.
+        """
+        self._unframed = True
+        self._set_linger(RESET_AT_CLOSE)
+
+    def _end_unframed(self) -> None:
+        """The response is whole: from here on the connection ends in order."""
+        if self._unframed:
+            self._unframed = False
+            self._set_linger(ORDERLY_CLOSE)
+
+    def _set_linger(self, option: bytes) -> None:
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+        except OSError:
+            pass  # the client is gone
+
     def is_closing(self) -> bool:
         """Whether the connection closes after the present answer, whatever its client wishes."""
         return self._service.draining or self._ended
@@ -464,7 +488,7 @@ class Connection:
         while self.output.is_congested():
             remaining = deadline - monotonic()
             if remaining <= 0 or self.output.broken:
-                self.output.abort()
+                self.cut()
                 raise Disconnected
             self.output.wait_for_client(remaining)
             self._flush()
@@ -499,8 +523,7 @@ class Connection:
             while (self.state is HEAD or self.state is CONTENT) and not self.again:
                 data = self._receive()
                 if not data:
-                    if self._service.draining and self.is_idle():
-                        self._await(min(self.deadline, monotonic() + self._service.keepalive_timeout))
+                    self._found_empty()
                     return False
                 if self._buffer:
                     self._buffer += data
@@ -518,6 +541,11 @@ class Connection:
         except RequestError as error:
             self._refuse(error)
         return self.state is READY
+
+    def _found_empty(self) -> None:
+        """Nothing is there to receive. While the server drains, nobody waits long for what has not begun."""
+        if self._service.draining and self.is_idle():
+            self._await(min(self.deadline, monotonic() + self._service.keepalive_timeout))
 
     def _take_head(self, data: bytes) -> None:
         """Read a head at the front of what was received; the usual case is that nothing or its content follows."""
@@ -722,7 +750,6 @@ class Connection:
     def _finish_response(self, response: Response, now: float) -> None:
         """The application is done; what it gave may wait for the client still."""
         self._keep_alive = response.keep_alive
-        self._unframed = response.ends_at_close
         self._cut = response.aborted
         if self._service.access_log is not None:
             self._log(response.code, response.content_sent, now)
@@ -749,7 +776,10 @@ class Connection:
 
     def _end_connection(self) -> None:
         """The last byte of the last answer has been sent."""
-        if self._ended or self._reset:
+        if self._unframed and self._cut:
+            self.close()  # with a reset: an end would look like that of the response
+        elif self._ended:
+            self._end_unframed()
             self.close()
         else:
             self._begin_lingering()
@@ -757,6 +787,7 @@ class Connection:
     def _begin_lingering(self) -> None:
         self._since = monotonic()
         self._buffer.clear()
+        self._end_unframed()
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -848,7 +879,6 @@ class Connection:
     def _answer(self, status: int, answer: bytes, *, keep_alive: bool) -> None:
         """Send an answer that is not the application's."""
         self._keep_alive = keep_alive
-        self._unframed = False
         self.state = ENDING
         try:
             self.send(answer)

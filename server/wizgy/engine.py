@@ -80,6 +80,12 @@ QUIET_DRAIN: Final = 1.0
 LONGEST_WAIT: Final = 0.5
 """The most seconds to poll at a time. A new connection wakes one process only; where that is stopped or killed before
 it accepts, the connection waits for as long until another process looks."""
+STALL: Final = 2 * LONGEST_WAIT
+"""Seconds without a look at the deadlines after which this process counts as one that did not run: it was stopped, or
+C code held the interpreter's lock."""
+LENIENCE: Final = 2.0
+"""Seconds for which no deadline counts then: what clients were waited for may be there, or be on its way since they
+have an answer again."""
 LONGEST_POLL: Final = 5.0
 """Seconds without a poll after which the engine counts as stuck."""
 CHANGED: Final = 1
@@ -89,6 +95,8 @@ HANG_UP: Final = 0x2000 | 0x10 | 0x08
 
 AGAIN: Final = 1 << 32
 """A bit that no event has: the turn is one that the connection has asked for itself."""
+OVERDUE: Final = 1 << 33
+"""Another: the deadline has passed. What comes of that is decided when the socket has been looked at once more."""
 
 NEVER: Final = 1 << 62
 """A number of calls that is not reached."""
@@ -304,6 +312,12 @@ class Timers:
             if connection.state is not CLOSED:
                 self._put(connection, int(connection.deadline * self.SLOTS) + 1)
 
+    # Called by the leader.
+    def put_off(self, connection: Connection, until: float) -> None:
+        """Look at a deadline again that has passed, in seconds of the monotonic clock; it stays what it is."""
+        self._remove(connection)
+        self._put(connection, int(max(connection.deadline, until) * self.SLOTS) + 1)
+
     def _remove(self, connection: Connection) -> None:
         if connection.scheduled is not None:
             self._slots[connection.scheduled].discard(connection)
@@ -409,7 +423,8 @@ class Engine:
         self._turns = self._turns_seen = 0  # how many there were, now and when somebody last asked
         self._ready: deque[tuple[int, int]] = deque()  # descriptors that have something to do, and their events
         self._polling = False
-        self._next_round = 0.0  # when to look again after what is looked after now and then
+        self._next_round = monotonic()  # when to look again after what is looked after now and then
+        self._lenient_until = 0.0  # when deadlines count again, after this process did not run for a while
 
         self._offers: deque[None] = deque()  # the first is made when all threads are there
         self._standbys: deque[threading.Lock] = deque()
@@ -637,13 +652,8 @@ class Engine:
         """
         if events & AGAIN:
             connection.queued = False
-        if not connection.claim.acquire(False):
-            connection.pending |= events
-            if connection.output.waiting:
-                connection.flush()
-            # Its owner looks at `pending` after it has let go, which may have been just before.
-            if not connection.claim.acquire(False):
-                return True
+        if not connection.claim.acquire(False) and not self._leave_to_owner(connection, events):
+            return True
         events |= connection.pending
         connection.pending = 0
         if events & ~AGAIN:
@@ -658,8 +668,27 @@ class Engine:
             due = False
         if due:
             return self._call(connection)
+        if events & OVERDUE:
+            if not connection.again:
+                connection.expire()
+            self._await_again(connection)
         self._let_go(connection)
         return True
+
+    def _leave_to_owner(self, connection: Connection, events: int) -> bool:
+        """Tell the thread that owns a connection of events; returns whether this thread owns it now after all."""
+        connection.pending |= events
+        if connection.output.waiting:
+            connection.flush(overdue=bool(events & OVERDUE))
+            if events & OVERDUE and not connection.output.broken:
+                self._await_again(connection)
+        # Its owner looks at `pending` after it has let go, which may have been just before.
+        return connection.claim.acquire(False)
+
+    def _await_again(self, connection: Connection) -> None:
+        """Look at the deadline of a connection again that has lived through it, at the next round if it has passed."""
+        if connection.state is not CLOSED and connection.scheduled is None:
+            self._timers.put_off(connection, self._next_round)
 
     def _let_go(self, connection: Connection) -> None:
         """End a turn."""
@@ -784,10 +813,10 @@ class Engine:
         """Look after the date, the deadlines, and whether to accept."""
         seconds = time()
         self._service.renew_date(seconds)
-        self._next_round = now + min(1 / Timers.SLOTS, 1 - seconds % 1)
         self._expire(now)
+        self._next_round = now + min(1 / Timers.SLOTS, 1 - seconds % 1)
         self._service.refusals.tell_withheld()
-        if self._overseer is not None:
+        if self._overseer is not None and now >= self._lenient_until:
             self._overseer.dismiss_overdue(now, self._give_up)
         if self._drain_at is not None:
             self._go_on_draining(self._drain_at)
@@ -797,14 +826,17 @@ class Engine:
             self._start_accepting()
 
     def _expire(self, now: float) -> None:
+        """Give a turn to the connections whose deadline has passed.
+
+        This process may not have run for a while, and what they were waited for may be there by now.
+        """
+        if now - self._next_round > STALL:
+            self._lenient_until = now + LENIENCE
+        lenient = now < self._lenient_until
         for connection in self._timers.take_expired(now):
-            owned = connection.claim.acquire(False)
-            # Again, under the claim: its owner may have moved it meanwhile, and has left a note then.
-            due = connection.deadline <= now and connection.expire(owned)
-            if owned:
-                connection.claim.release()
-                if due or connection.output.waiting or connection.state is State.LINGERING:
-                    self._ready.append((connection.descriptor, 0))
+            if lenient:
+                self._timers.put_off(connection, self._lenient_until)
+            self._ready.append((connection.descriptor, CHANGED if lenient else OVERDUE))
 
     def _give_up(self, connection: Connection, stack: str) -> None:
         """Answer for the application, which takes too long, and have another thread do the work of the one in it."""
@@ -962,7 +994,7 @@ class Engine:
             if connection.claim.acquire(False):
                 connection.close()
             else:
-                connection.output.abort()  # its thread closes it when the application returns
+                connection.cut()  # its thread closes it when the application returns
 
 
 def choose_connection(

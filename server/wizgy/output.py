@@ -32,6 +32,8 @@ SPOOL_RESERVE: Final = 64 * 1024 * 1024
 that is less."""
 RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER without a wait: the close is a reset."""
+ORDERLY_CLOSE: Final = struct.pack("ii", 0, 0)
+"""SO_LINGER as it is by default: what waits in the kernel is sent, and then the end."""
 FILE_STEP: Final = 1 << 20
 """The most bytes of a file to send before another connection has its turn."""
 
@@ -155,17 +157,22 @@ class Output:
         with self._lock:
             return self._flush()
 
-    def flush_if_free(self) -> None:
-        """Do the same for a thread that may not wait: whoever holds the lock may be writing to a disk that is slow.
+    def flush_if_free(self) -> bool:
+        """Do the same for a thread that may not wait: who holds the lock may be writing to a disk that is slow.
+
+        Returns:
+            Whether the client was offered anything.
 
         Raises:
             Disconnected: the client is gone.
         """
-        if self._lock.acquire(blocking=False):
-            try:
-                self._flush()
-            finally:
-                self._lock.release()
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._flush()
+        finally:
+            self._lock.release()
+        return True
 
     def wait_for_client(self, seconds: float) -> None:
         """Wait until the client may take more, is gone, or the time is over."""

@@ -108,6 +108,7 @@ class ProxiedConnection(Connection):
                 self._take_preamble(preamble)
                 self._begin(bytes(received[preamble.size :]))
                 return True
+        self._found_empty()
         return False
 
     def _refuse_peer(self, why: str) -> None:

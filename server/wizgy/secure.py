@@ -142,7 +142,7 @@ class SecureConnection(ProxiedConnection):
         return data
 
     def _end_connection(self) -> None:
-        if self._reset:
+        if self._unframed and self._cut:
             self.close()  # without close_notify, so that the answer does not look whole
         else:
             self._begin_lingering()

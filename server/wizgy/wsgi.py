@@ -68,6 +68,9 @@ class Channel(Protocol):
     def is_closing(self) -> bool:
         """Whether the connection will close after this response, whatever the client wishes."""
 
+    def begin_unframed(self) -> None:
+        """Prepare for a response whose end is that of the connection, before its head is sent."""
+
     def wait_for_room(self) -> None:
         """Wait until no more is kept than should be, in the thread of an application that pushes."""
 
@@ -282,7 +285,6 @@ class Response:
         content_sent: how many bytes of content were sent.
         keep_alive: whether the connection may be used again.
         aborted: whether the response was cut short, so that the client must notice.
-        ends_at_close: whether the end of the connection is the end of the content (HTTP/1.0).
     """
 
     __slots__ = (
@@ -300,7 +302,6 @@ class Response:
         "aborted",
         "code",
         "content_sent",
-        "ends_at_close",
         "keep_alive",
     )
 
@@ -320,7 +321,6 @@ class Response:
         self.content_sent = 0
         self.keep_alive = head.keep_alive
         self.aborted = False
-        self.ends_at_close = False
 
     def start(self, application: Application) -> bool:
         """Call the application and send what it returns.
@@ -491,9 +491,9 @@ class Response:
         )
         self._framing = head.framing
         self._remaining = head.content_length
-        self.ends_at_close = head.framing is http.Framing.CLOSE
-        if self.ends_at_close:
+        if head.framing is http.Framing.CLOSE:
             self.keep_alive = False
+            self._channel.begin_unframed()
         return head.data
 
     def _send_cut(self, head: bytes, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -30,6 +31,13 @@ def halves(milliseconds: int) -> Iterator[bytes]:
     yield b"second\n"
 
 
+def late(size: int) -> Iterator[bytes]:
+    """Yield `size` bytes at once, and the last piece much later."""
+    yield bytes(size)
+    time.sleep(20)
+    yield b"the end"
+
+
 def misbehave(environ: dict[str, Any], path: str, argument: str) -> None:
     """Do what the path says, if it is something that a good application does not."""
     if path == "loop":
@@ -38,6 +46,9 @@ def misbehave(environ: dict[str, Any], path: str, argument: str) -> None:
             pass
     if path == "eat":
         bytearray(b"a" * 1_048_576) * int(argument)
+    if path == "hold":
+        print("holds", flush=True)
+        ctypes.PyDLL(None).usleep(int(argument) * 1000)  # a PyDLL keeps the interpreter's lock
     if path == "exit":
         sys.exit(7)
     if path == "fail":
@@ -55,6 +66,8 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
         return b"slept\n"
     if path == "halves":
         return halves(int(argument))
+    if path == "late":
+        return late(int(argument))
     if path in ("big", "stream"):
         return blocks(int(argument))
     if path == "upload":
@@ -68,6 +81,8 @@ def answer(environ: dict[str, Any], path: str, argument: str) -> bytes | Iterabl
         return subprocess.run(["grep", "^Sig", "/proc/self/status"], check=True, capture_output=True).stdout
     misbehave(environ, path, argument)
     texts = {key: value for key, value in environ.items() if isinstance(value, str)}
+    if path == "hold":
+        return b"held\n"
     values = {"pid": os.getpid(), "threads": threading.active_count(), "environ": texts}
     return json.dumps(values[path]).encode() + b"\n" if path in values else b"hello\n"
 

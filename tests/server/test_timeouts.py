@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -9,7 +11,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.harness.process import ServerProcess
-from tests.server.client import HELLO, connect, probe, read_all, read_answer, request, start, wait_until
+from tests.server.client import (
+    HELLO,
+    connect,
+    is_alive,
+    probe,
+    read_all,
+    read_answer,
+    request,
+    serving_workers,
+    start,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +146,45 @@ def test_answer_without_a_length_that_is_not_taken(server: ServerProcess, size: 
         wait_until(lambda: time.monotonic() - began > 3, "it is cut")
         with pytest.raises(ConnectionResetError):
             read_all(sock)
+
+
+def ends_with_a_reset(sock: socket.socket) -> bool:
+    """Read to the end; whether it is a reset."""
+    try:
+        read_all(sock)
+    except ConnectionResetError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("how", ["deadline", "stop", "kill"])
+@pytest.mark.parametrize("size", [100, 16 << 20])
+def test_response_without_a_length_that_is_cut(how: str, size: int) -> None:
+    """Where the end of the connection would be the end of the content, any other end is a reset (RFC 9112 section 8).
+
+    The application is in the middle of the response, so the thread that cuts it is not the one that sends it.
+    """
+    if how == "deadline" and size == 100:
+        size = 4 << 20  # less than that waits for no client
+    timeouts = ["--write-timeout", "0.5" if how == "deadline" else "60", "--graceful-timeout", "0.5"]
+    with start(*timeouts) as server, connect(server.address, receive_buffer=4096) as sock:
+        sock.sendall(f"GET /late/{size} HTTP/1.0\r\n\r\n".encode())
+        assert sock.recv(1)
+        if how == "deadline":
+            wait_until(lambda: not peers(server, sock), "the server has dropped the connection")
+        elif how == "stop":
+            server.stop()
+        else:
+            (worker,) = serving_workers(server, 1)
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda: not is_alive(worker), "the worker is gone")
+        assert ends_with_a_reset(sock)
+
+
+def test_response_without_a_length_that_is_whole(server: ServerProcess) -> None:
+    """A response that ends with its connection, and has come to its end, ends in order (RFC 9112 section 8)."""
+    for fields in ("", "Connection: close\r\n"):
+        with connect(server.address) as sock:
+            sock.sendall(f"GET /stream/3000000 HTTP/1.0\r\n{fields}\r\n".encode())
+            sock.shutdown(socket.SHUT_WR)  # the server closes at once, and does not wait for the client to do so
+            assert len(read_all(sock)) > 3000000

@@ -37,6 +37,7 @@ class Channel:
         self.reports: list[tuple[str, BaseException | None]] = []
         self.congested = self.closing = self.gone = False
         self.waited = 0
+        self.unframed = False
 
     @property
     def data(self) -> bytes:
@@ -56,6 +57,10 @@ class Channel:
 
     def is_closing(self) -> bool:
         return self.closing
+
+    def begin_unframed(self) -> None:
+        assert not self.pieces
+        self.unframed = True
 
     def wait_for_room(self) -> None:
         assert self.congested
@@ -180,7 +185,7 @@ def test_generator_in_http_1_0() -> None:
     done = call(giving(iter([b"one", b"two"])), version="1.0")
     assert done.content == b"onetwo"
     assert b"\r\nConnection: close\r\n" in done.head
-    assert done.response.ends_at_close
+    assert done.channel.unframed
     assert not done.response.keep_alive
 
 
