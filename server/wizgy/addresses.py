@@ -84,8 +84,9 @@ def _correct(text: str) -> str:
     if match is not None and match["scheme"] == "fd":
         return f"expected fd:{match['rest']}"
     if match is not None:
-        return f"expected HOST:PORT without {match['scheme']}://, as {match['rest']}"
-    if "/" in text:
+        place = match["rest"] if ":" in match["rest"] else f"{match['rest']}:8000"
+        return f"expected HOST:PORT without {match['scheme']}://, as {place}"
+    if text.startswith(("/", "./", "../")) or text.endswith(".sock"):
         return f"expected unix:PATH for a Unix socket, as unix:{text}"
     port = text.removeprefix(":")
     if _port.fullmatch(port):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wizgy.addresses import parse_address
+from wizgy.addresses import TCPAddress, parse_address
 from wizgy.config import Config
+from wizgy.errors import BindError
 from wizgy.listeners import Listener, find_purpose, open_listeners
 from wizgy.log import logger
 
@@ -58,7 +59,7 @@ def open_generation(config: Config, before: Generation | None = None) -> Generat
             purpose = find_purpose(address, config.bind)
             same = next((listener.siblings for listener in left if listener.purpose == purpose), None)
             if same is None:
-                same = open_listeners(address, config.backlog, config.bind)
+                same = _open(address, config, before)
                 opened += same
             left = [listener for listener in left if listener not in same]
             listeners += same
@@ -66,6 +67,19 @@ def open_generation(config: Config, before: Generation | None = None) -> Generat
         withdraw(opened)
         raise
     return Generation(config, listeners, tls)
+
+
+def _open(address: str, config: Config, before: Generation | None) -> list[Listener]:
+    try:
+        return open_listeners(address, config.backlog, config.bind)
+    except BindError as error:
+        parsed = parse_address(address)
+        port = parsed.port if isinstance(parsed, TCPAddress) else 0
+        if port and before is not None and any(listener.port == port for listener in before.listeners):
+            raise BindError(
+                f"{error} This server itself has port {port}: to have it at another address, stop the server and start it."
+            ) from None
+        raise
 
 
 def read_certificates(config: Config) -> SSLContext | None:

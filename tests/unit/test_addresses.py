@@ -23,7 +23,9 @@ from wizgy.addresses import (
     is_for_both_families,
     parse_address,
 )
+from wizgy.config import Config
 from wizgy.errors import BindError
+from wizgy.generation import open_generation
 from wizgy.listeners import Listener, find_purpose, open_listeners
 
 
@@ -65,6 +67,9 @@ def test_forms(text: str, expected: tuple[Any, ...]) -> None:
         ("http://127.0.0.1:8000", "without http://, as 127.0.0.1:8000"),
         ("tcp://127.0.0.1:8000/", "without tcp://, as 127.0.0.1:8000"),
         ("https://[::1]:8000", "without https://, as [::1]:8000"),
+        ("http://localhost", "without http://, as localhost:8000"),
+        ("localhost:8000/path", "expected HOST:PORT, [IPV6]:PORT"),
+        ("app.sock", "as unix:app.sock"),
         ("fd://3", "expected fd:3"),
         ("/run/a.sock", "expected unix:PATH for a Unix socket, as unix:/run/a.sock"),
         ("unix:", "expected a path after unix:"),
@@ -220,6 +225,31 @@ def test_purposes() -> None:
     assert find_purpose("unix:/a", ()) == find_purpose("unix:/a?mode=660", ())
     assert find_purpose("[::]:80", ["[::]:80"]) != find_purpose("[::]:80", ["[::]:80", "0.0.0.0:80"])
     assert find_purpose("a:80", ()) == find_purpose("a:80", ["b:80"]) != find_purpose("a:81", ())
+
+
+def test_reload_keeps_all_sockets_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload keeps each socket whose address is still wanted, and closes none that it did not open."""
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_to("127.0.0.1", "127.0.0.2"))
+    config = Config(bind=("name:0", "name:0"))
+    before = open_generation(config)
+    assert len(before.listeners) == 4
+    assert open_generation(config, before).listeners == before.listeners
+    fewer = open_generation(Config(bind=("name:0",)), before)
+    assert fewer.listeners == before.listeners[:2]
+    more = open_generation(config, fewer)
+    assert more.listeners[:2] == before.listeners[:2]
+    assert not set(more.listeners[2:]) & set(before.listeners)
+    close(before.listeners)
+    close(more.listeners[2:])
+
+
+def test_reload_that_meets_its_own_port() -> None:
+    """A reload to another address at a port of this server fails, and says that it is its own."""
+    before = open_generation(Config(bind=("127.0.0.1:0",)))
+    port = before.listeners[0].port
+    with pytest.raises(BindError, match=f"Address already in use.*This server itself has port {port}"):
+        open_generation(Config(bind=(f"0.0.0.0:{port}",)), before)
+    close(before.listeners)
 
 
 def test_mapped_addresses() -> None:
