@@ -77,7 +77,7 @@ def _open(address: str, config: Config, before: Generation | None) -> list[Liste
         port = parsed.port if isinstance(parsed, TCPAddress) else 0
         if port and before is not None and any(listener.port == port for listener in before.listeners):
             raise BindError(
-                f"{error} This server itself has port {port}: to have it at another address, stop the server and start it."
+                f"{error} This server itself has port {port}: to have it elsewhere, stop the server and start it."
             ) from None
         raise
 
