@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeAlias, get_args
@@ -80,9 +80,20 @@ def _verdicts(results: Results) -> dict[tuple[str, str, str], Verdict]:
     return cells | {case.key: case.verdict for case in results.cases}
 
 
-def exit_status(differences: Iterable[Difference]) -> int:
-    """Return 1 when something regressed, 0 otherwise."""
-    return EXIT_FAILED if any(difference.change == "regressed" for difference in differences) else EXIT_OK
+def lost_cells(differences: Iterable[Difference]) -> list[str]:
+    """Return the cells that had a verdict before and have none now: nobody knows whether they regressed."""
+    return [each.cell for each in differences if each.kind == "cell" and each.change == "gone"]
+
+
+def exit_status(differences: Sequence[Difference], *, allow_missing: bool = False) -> int:
+    """Return 1 when something regressed or a cell is lost, 0 otherwise.
+
+    Args:
+        differences: what changed.
+        allow_missing: whether cells may be lost.
+    """
+    regressed = any(difference.change == "regressed" for difference in differences)
+    return EXIT_FAILED if regressed or (lost_cells(differences) and not allow_missing) else EXIT_OK
 
 
 def format_differences(before: Results, after: Results, differences: list[Difference]) -> str:

@@ -24,7 +24,8 @@ a cell that is in two of them the one named later counts.
 
 DIFF = """\
 Say what changed from one run to another: what regressed, was fixed, changed its verdict, is new, or is gone.
-The exit status is 1 when something regressed.
+The exit status is 1 when something regressed, and when a cell of the earlier run is lost: it was not run in the later
+one, was skipped, or the run was stopped before it.
 """
 
 
@@ -56,6 +57,9 @@ def add_diff(commands: Any) -> None:
     parser.add_argument("after", type=Path, metavar="AFTER", help="the results of the later run")
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write the page of the later run, which compares them"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="cells may be lost: the later run was to have fewer of them"
     )
     parser.set_defaults(run=run_diff)
 
@@ -122,7 +126,14 @@ def _diff(options: argparse.Namespace) -> int:
     print(diff.format_differences(before, after, differences), end="")
     if options.html:
         _write(options.html, render_page(after, baseline=before, titles=load_titles()))
-    return diff.exit_status(differences)
+    lost = diff.lost_cells(differences)
+    if lost and not options.allow_missing:
+        print(
+            f"matrix: {len(lost)} of {len(before.cells)} cells have no verdict in {options.after}; run them, or accept "
+            "that with --allow-missing",
+            file=sys.stderr,
+        )
+    return diff.exit_status(differences, allow_missing=options.allow_missing)
 
 
 def load_titles() -> dict[str, str]:

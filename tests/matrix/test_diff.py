@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from matrix import diff
+from matrix.cli import main
 from matrix.report.commands import run_diff
 from matrix.results import Results, Verdict
 from tests.matrix.synthetic import make_results, write_results
@@ -83,6 +84,34 @@ def test_a_cell_that_does_not_start_regressed(before: Results) -> None:
     assert diff.exit_status(found) == 1
 
 
+@pytest.mark.parametrize("how", ["not there", "skipped"])
+@pytest.mark.parametrize("verdict", ["pass", "fail", "known"])
+def test_a_lost_cell_fails(before: Results, how: str, verdict: Verdict) -> None:
+    """A cell that had a verdict, whichever, and has none now fails the comparison, unless that is accepted."""
+    earlier = replace(before, cells=tuple(replace(cell, verdict=verdict) for cell in before.cells))
+    skipped = tuple(replace(cell, verdict="skip") for cell in before.cells)
+    later = replace(before, cells=skipped if how == "skipped" else (), cases=())
+
+    found = diff.compare(earlier, later)
+    assert diff.lost_cells(found) == [CELL]
+    assert diff.exit_status(found) == 1
+    assert diff.exit_status(found, allow_missing=True) == 0
+
+
+def test_a_regression_fails_whatever_may_be_lost(before: Results) -> None:
+    """Accepting that cells are lost accepts nothing else."""
+    found = diff.compare(before, judge(before, "fail", "pass", "pass", "pass"))
+    assert diff.exit_status(found, allow_missing=True) == 1
+
+
+def test_cells_and_cases_that_are_new_or_skipped_are_not_lost(before: Results) -> None:
+    """A cell that has no verdict in either run, or only in the later one, is not lost; nor is one that lost a case."""
+    nothing = replace(before, cells=(), cases=())
+    fewer = replace(before, cases=before.cases[1:])
+    for earlier, later in ((nothing, before), (nothing, nothing), (before, fewer)):
+        assert diff.exit_status(diff.compare(earlier, later)) == 0
+
+
 def test_the_text_says_what_changed(before: Results) -> None:
     """The text has counts, and for each case its cell, its id and both verdicts."""
     later = judge(before, "fail", "pass", "pass", "pass")
@@ -110,11 +139,25 @@ def test_the_command(tmp_path: Path, before: Results, capsys: pytest.CaptureFixt
     earlier_path, later_path = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     write_results(earlier_path, before)
     write_results(later_path, later)
-    options = Namespace(before=earlier_path, after=later_path, html=tmp_path / "c.html")
+    options = Namespace(before=earlier_path, after=later_path, html=tmp_path / "c.html", allow_missing=False)
 
     assert run_diff(options) == 1
     assert "regressed" in capsys.readouterr().out
     assert "<title>" in (tmp_path / "c.html").read_text()
-    assert run_diff(Namespace(before=earlier_path, after=earlier_path, html=None)) == 0
-    assert run_diff(Namespace(before=tmp_path / "absent", after=later_path, html=None)) == 2
+    assert run_diff(Namespace(before=earlier_path, after=earlier_path, html=None, allow_missing=False)) == 0
+    assert run_diff(Namespace(before=tmp_path / "absent", after=later_path, html=None, allow_missing=False)) == 2
     assert "absent: cannot be read" in capsys.readouterr().err
+
+
+def test_the_command_with_a_lost_cell(tmp_path: Path, before: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    """`diff` says how many cells are lost, and what to do."""
+    write_results(tmp_path / "a.jsonl", before)
+    write_results(tmp_path / "b.jsonl", replace(before, cells=(), cases=()))
+    words = ["diff", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("matrix: 1 of 1 cells have no verdict in ")
+    assert "run them, or accept that with --allow-missing" in said
+    assert main([*words, "--allow-missing"]) == 0
+    assert not capsys.readouterr().err
