@@ -33,7 +33,15 @@ from matrix.run import ManyCells, Plan, default_output
 from matrix.runner import CellRunner
 from matrix.stop import EXIT_INTERRUPTED, Stop, stopping
 from matrix.suite import Suite
-from matrix.transports import GivenImageTransport, ImageTransport, NotHere, Transport, UrlTransport, VenvTransport
+from matrix.transports import (
+    GivenImageTransport,
+    ImageTransport,
+    NotHere,
+    Transport,
+    UrlTransport,
+    VenvTransport,
+    again_command,
+)
 from matrix.trees import changed_files, file_at
 from requirements import lock
 
@@ -285,10 +293,10 @@ def make_transport(matrix: Matrix, options: argparse.Namespace, engine: Engine) 
     if name == "venv" and not what:
         return venv
     if name == "url" and what:
-        return UrlTransport(what, venv)
+        return UrlTransport(matrix, what, venv)
     if name == "image":
         engine.refuse_missing()
-        return GivenImageTransport(what, options.port, engine, venv) if what else ImageTransport(matrix, engine)
+        return GivenImageTransport(matrix, what, options.port, engine, venv) if what else ImageTransport(matrix, engine)
     raise UsageError(
         f"no transport is called {options.transport!r}; choose venv, image, url:http://HOST:PORT or image:NAME"
     )
@@ -345,6 +353,7 @@ def _add_repro(commands: Commands) -> None:
     parser.add_argument(
         "--shell", action="store_true", help="open a shell where the server runs, when the case is done"
     )
+    parser.add_argument("--suite", action="append", choices=SUITES, help="only these tests of a whole cell")
     parser.add_argument("--bundle", type=Path, metavar="FILE.zip", help="pack everything for an issue")
     parser.add_argument("--limit", type=float, default=180.0, metavar="SECONDS", help="for one case (%(default)g)")
     _add_transport(parser)
@@ -373,8 +382,10 @@ def _reproduce(options: argparse.Namespace, stop: Stop) -> int:
             print(case_id)
         return EXIT_OK
     try:
-        case = find_case(suite, cell, options.case) if options.case else None
-        order = Order(cell, case, options.keep, options.shell, options.bundle)
+        again = again_command(cell, transport, suite)
+        case = find_case(suite, cell, options.case, again) if options.case else None
+        kinds = tuple(options.suite) if options.suite else None
+        order = Order(cell, case, options.keep, options.shell, options.bundle, kinds)
         with leaving_nothing(stop, engine if transport.name == "image" else None, keep=options.keep):
             return reproduce(matrix, transport, suite, order)
     except UnknownCase as error:

@@ -5,6 +5,7 @@ On a terminal `rich` draws the cells that run; without it, and in a log, lines a
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -109,7 +110,7 @@ class Progress:
         if stopped:
             self._write("stopped; the same command goes on from here")
         shown = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
-        self._write(f"results: {shown}\nas a page: python -m matrix report {shown}")
+        self._write(f"results: {shown}\nas a page: python -m matrix report {shlex.quote(str(shown))}")
 
     def running(self) -> list[str]:
         """Return a line for each cell that runs."""

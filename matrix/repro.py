@@ -61,6 +61,7 @@ class Order:
         keep: whether the server stays.
         shell: whether to open a shell where the server is.
         bundle: the file to pack everything into.
+        kinds: which tests, of a whole cell; None: those of its server.
     """
 
     cell: Cell
@@ -68,10 +69,17 @@ class Order:
     keep: bool = False
     shell: bool = False
     bundle: Path | None = None
+    kinds: tuple[Kind, ...] | None = None
 
 
-def find_case(suite: Suite, cell: Cell, text: str) -> CaseName:
+def find_case(suite: Suite, cell: Cell, text: str, again: str = "") -> CaseName:
     """Return the case with an id.
+
+    Args:
+        suite: the tests.
+        cell: whose case.
+        text: the id.
+        again: the command that runs the cell again.
 
     Raises:
         UnknownCase: the cell has none with that id.
@@ -81,7 +89,11 @@ def find_case(suite: Suite, cell: Cell, text: str) -> CaseName:
     if text in names:
         return kind, text
     like = difflib.get_close_matches(text, names, 5, 0.5) or [name for name in names if text in name][:5]
-    hint = f"; there are: {', '.join(like)}" if like else f"; python -m matrix repro {cell.id} --list names all"
+    hint = (
+        f"; there are: {', '.join(like)}"
+        if like
+        else f"; {again or f'python -m matrix repro {cell.id}'} --list names all"
+    )
     raise UnknownCase(f"{cell.id} has no case {text!r}{hint}")
 
 
@@ -107,7 +119,7 @@ def reproduce(matrix: Matrix, transport: Transport, suite: Suite, order: Order) 
     with transport.start(cell) as started:
         print(f"serving on {started.url}\n", flush=True)
         cases, end = _play(matrix, transport, suite, order, started)
-        record = _record(transport, order, started, cases, end, began)
+        record = _record(transport, suite, order, started, cases, end, began)
         _show(cases, whole=order.case is None)
         if record.explanation:
             print(record.explanation)
@@ -131,20 +143,28 @@ def _play(
     stop = Stop()
     end = suite.run(
         order.cell,
-        [order.case[0]] if order.case else CellRunner(matrix, transport, suite, stop).kinds_of(order.cell),
+        [order.case[0]]
+        if order.case
+        else CellRunner(matrix, transport, suite, stop, kinds=order.kinds).kinds_of(order.cell),
         cases.append,
         url=started.url,
         log=started.log,
         selection=Selection(frozenset([order.case])) if order.case else Selection(),
         options=["--record-passes"],
-        again=again_command(order.cell, transport),
+        again=again_command(order.cell, transport, suite),
         stop=stop,
     )
     return cases, end
 
 
 def _record(
-    transport: Transport, order: Order, started: Started, cases: list[Case], end: SuiteEnd, began: datetime
+    transport: Transport,
+    suite: Suite,
+    order: Order,
+    started: Started,
+    cases: list[Case],
+    end: SuiteEnd,
+    began: datetime,
 ) -> results.Cell:
     died = started.dead()
     unfinished = "" if end.finished or end.cut else end.describe()
@@ -157,7 +177,7 @@ def _record(
         explanation="\n".join(filter(None, (died, unfinished))),
         started=format_time(began),
         seconds=round((datetime.now(timezone.utc) - began).total_seconds(), 2),
-        reproduce=again_command(order.cell, transport),
+        reproduce=again_command(order.cell, transport, suite, order.kinds),
     )
 
 

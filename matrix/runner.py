@@ -157,7 +157,7 @@ class CellRunner:
             explanation=attempts.explanation,
             started=started,
             seconds=round(time.monotonic() - began, 2),
-            reproduce=again_command(cell, self.transport),
+            reproduce=again_command(cell, self.transport, self.suite, self.kinds),
             fingerprint=fingerprint,
         )
         return CellResult(record, tuple(cases))
@@ -173,7 +173,7 @@ class CellRunner:
             else:
                 attempts.verdicts.append(control.verdict)
                 attempts.explanation = control.explanation
-                again = again_command(cell, self.transport)
+                again = again_command(cell, self.transport, self.suite)
                 for case in control.failed:
                     attempts.done[case.kind, case.id] = replace(
                         case, cell=cell.id, reproduce=f"{again} {shlex.quote(case.id)}"
@@ -288,7 +288,7 @@ class CellRunner:
             log=started.log,
             selection=self.selection.without(attempts.done),
             options=[*self.options, *options],
-            again=again_command(cell, self.transport),
+            again=again_command(cell, self.transport, self.suite),
             stop=self.stop,
         )
         attempts.collected = attempts.collected or end.collected

@@ -30,9 +30,10 @@ from matrix.interpreters import ASK as ASK_INTERPRETER
 from matrix.interpreters import Interpreter, InterpreterMissing, find_interpreter
 from matrix.manifest import ROOT, Matrix, Server
 from matrix.processes import StartError, start, wait_answering
-from matrix.results import Case, Provenance
+from matrix.results import Case, Kind, Provenance
 from matrix.results import Transport as TransportName
 from matrix.stop import Stop
+from matrix.subject import recognise
 from matrix.suite import Suite, SuiteEnd
 from matrix.trees import tree_commit
 
@@ -77,6 +78,11 @@ class Transport(ABC):
     def text(self) -> str:
         """What chooses it on the command line."""
         return self.name
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of the command line that it was made with, beside `text`."""
+        return ()
 
     def refuse(self, cell: Cell) -> None:  # noqa: B027 - most can run anything
         """Find out whether a cell can run on this machine.
@@ -123,6 +129,11 @@ class VenvTransport(Transport):
         self.keep = keep
         self.cache = cache
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What is installed on top of the locks."""
+        return tuple(word for requirement in self.extra for word in ("--with", requirement))
+
     def refuse(self, cell: Cell) -> None:
         """Refuse a cell whose Python is not on this machine."""
         try:
@@ -164,7 +175,7 @@ class VenvTransport(Transport):
         locks = [TESTS_LOCK, framework_lock(cell.version)]
         made = from_locks(locks, interpreter, extra=self.extra, cache=self.cache)
         within = Suite(suite.root, made.python, suite.limit)
-        return within.run(cell, ["control"], on_case, stop=stop, again=again_command(cell, self))
+        return within.run(cell, ["control"], on_case, stop=stop, again=again_command(cell, self, suite))
 
     def parts(self, cell: Cell) -> list[str]:
         """Return the interpreter, and what is installed on top of the locks, which is new each time unless pinned."""
@@ -213,7 +224,7 @@ class ImageTransport(Transport):
     def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
         """Run the control in a container that has the tests beside the framework."""
         image = self.engine.build(control_target(cell), control_image(cell))
-        return self.engine.run_control(cell, image, again_command(cell, self), on_case, stop)
+        return self.engine.run_control(cell, image, again_command(cell, self, suite), on_case, stop)
 
     def parts(self, cell: Cell) -> list[str]:
         """Return the base image: the rest of an image is made of files of the tree."""
@@ -225,7 +236,8 @@ class UrlTransport(Transport):
 
     name: TransportName = "url"
 
-    def __init__(self, url: str, control: VenvTransport | None = None) -> None:
+    def __init__(self, matrix: Matrix, url: str, control: VenvTransport | None = None) -> None:
+        self.matrix = matrix
         self.url = url.rstrip("/")
         self._control = control
 
@@ -233,6 +245,14 @@ class UrlTransport(Transport):
     def text(self) -> str:
         """What chooses it on the command line."""
         return f"url:{self.url}"
+
+    def refuse(self, cell: Cell) -> None:
+        """Refuse what is not the app of the cell, before anything else is done.
+
+        Raises:
+            SetupError: nothing serves there, or something else.
+        """
+        recognise(self.url, self.matrix.frameworks[cell.version.framework])
 
     @contextmanager
     def start(self, cell: Cell) -> Iterator[Started]:
@@ -260,7 +280,8 @@ class GivenImageTransport(Transport):
 
     name: TransportName = "image"
 
-    def __init__(self, image: str, port: int, engine: Engine, control: VenvTransport) -> None:
+    def __init__(self, matrix: Matrix, image: str, port: int, engine: Engine, control: VenvTransport) -> None:
+        self.matrix = matrix
         self.image = image
         self.port = port
         self.engine = engine
@@ -270,6 +291,20 @@ class GivenImageTransport(Transport):
     def text(self) -> str:
         """What chooses it on the command line."""
         return f"image:{self.image}"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The port."""
+        return ("--port", str(self.port))
+
+    def refuse(self, cell: Cell) -> None:
+        """Refuse an image that does not serve the app of the cell, before anything else is done.
+
+        Raises:
+            SetupError, StartError: it does not start, or serves something else.
+        """
+        with self.engine.serve_given(self.image, self.port) as container:
+            recognise(container.url, self.matrix.frameworks[cell.version.framework])
 
     @contextmanager
     def start(self, cell: Cell) -> Iterator[Started]:
@@ -313,11 +348,21 @@ def tree_version() -> str | None:
     return found[1] if found else None
 
 
-def again_command(cell: Cell, transport: Transport) -> str:
-    """Return the command that runs a cell again, or one of its cases when the id of one is added."""
-    words = ["python", "-m", "matrix", "repro", cell.id]
+def again_command(cell: Cell, transport: Transport, suite: Suite, kinds: Sequence[Kind] | None = None) -> str:
+    """Return the command that runs a cell again, or one of its cases when the id of one is added.
+
+    Args:
+        cell: the cell.
+        transport: how its server was started.
+        suite: what ran its tests.
+        kinds: which tests ran; None: those of the server.
+    """
+    words = ["python", "-m", "matrix", "repro"]
     if transport.text != "venv":
-        words[4:4] = ["--transport", transport.text]
-    for requirement in getattr(transport, "extra", ()):
-        words[4:4] = ["--with", requirement]
-    return shlex.join(words)
+        words += ["--transport", transport.text]
+    words += transport.options
+    if suite.limit != Suite.limit:
+        words += ["--limit", f"{suite.limit:g}"]
+    for kind in kinds or ():
+        words += ["--suite", kind]
+    return shlex.join([*words, cell.id])

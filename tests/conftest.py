@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from matrix.subject import WrongSubject, recognise
 from tests.harness.frameworks import Framework, Matrix, MatrixError, Version, load_matrix
 from tests.harness.known import expect_failures, unmatched
 from tests.harness.process import ServerProcess, ServerProcessError, serve_framework
@@ -83,7 +84,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[FRAMEWORK] = config.stash[MATRIX].framework(config.getoption("--framework"))
         if (url := config.getoption("--url")) and not config.option.collectonly:
             wait_accepting(url)
-    except (MatrixError, TargetError) as error:
+            # A run of the matrix has asked, or started the server itself.
+            if not config.getoption("--record", None):
+                recognise(url, config.stash[FRAMEWORK])
+    except (MatrixError, TargetError, WrongSubject) as error:
         raise pytest.UsageError(str(error)) from error
 
 

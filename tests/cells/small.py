@@ -242,7 +242,7 @@ class SmallTransport(VenvTransport):
 
     def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
         """Run the control with the Python that runs the tests."""
-        return suite.run(cell, ["control"], on_case, stop=stop, again=again_command(cell, self))
+        return suite.run(cell, ["control"], on_case, stop=stop, again=again_command(cell, self, suite))
 
 
 @dataclass

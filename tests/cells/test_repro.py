@@ -88,7 +88,7 @@ def test_bundle(world: World, tmp_path: Path) -> None:
     assert [record["record"] for record in records] == ["run", "case", "cell", "end"]
     assert files["sent.bin"].startswith("GET /rule HTTP/1.1\r\n")
     assert "serving as rude" in files["server.log"]
-    assert f"python -m matrix repro {world.cell('rude').id} {RULE}" in files["README.md"]
+    assert f"python -m matrix repro --limit 3 {world.cell('rude').id} {RULE}" in files["README.md"]
     assert " < X-Rude: 1" in files["README.md"]
 
 

@@ -77,8 +77,8 @@ def test_results_follow_their_schema(run: Run, world: World) -> None:
     for line in lines:
         validator.validate(line)
     assert [line["record"] for line in lines] == ["run", "case", "case", "cell", "end"]
-    assert lines[3]["reproduce"] == f"python -m matrix repro {world.cell('good').id}"
-    assert lines[1]["reproduce"] == f"python -m matrix repro {world.cell('good').id} first-case"
+    assert lines[3]["reproduce"] == f"python -m matrix repro --limit 3 --suite conformance {world.cell('good').id}"
+    assert lines[1]["reproduce"] == f"python -m matrix repro --limit 3 {world.cell('good').id} first-case"
 
 
 def test_what_did_not_change_is_used_again(run: Run, world: World) -> None:

@@ -185,4 +185,4 @@ def test_what_a_person_reads(results: Results) -> None:
 
     assert "FAIL        rude/plain-1/py" in output.getvalue()
     assert "fail: test_small.py::test_rule [this server only]: The server keeps the rule." in output.getvalue()
-    assert "again: python -m matrix repro rude/plain-1/py" in output.getvalue()
+    assert "again: python -m matrix repro --limit 3 rude/plain-1/py" in output.getvalue()
