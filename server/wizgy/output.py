@@ -34,6 +34,8 @@ RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER without a wait: the close is a reset."""
 ORDERLY_CLOSE: Final = struct.pack("ii", 0, 0)
 """SO_LINGER as it is by default: what waits in the kernel is sent, and then the end."""
+NO_SENDFILE: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What is said by a file system whose files the kernel can only read."""
 FILE_STEP: Final = 1 << 20
 """The most bytes of a file to send before another connection has its turn."""
 
@@ -335,7 +337,13 @@ class Output:
         return sent
 
     def _send_file_now(self, segment: FileSegment, count: int) -> int:
-        return os.sendfile(self._sock.fileno(), segment.descriptor, segment.offset, count)
+        try:
+            return os.sendfile(self._sock.fileno(), segment.descriptor, segment.offset, count)
+        except OSError as error:
+            if error.errno not in NO_SENDFILE:
+                raise
+        data = os.pread(segment.descriptor, min(count, MEMORY_LIMIT), segment.offset)
+        return self._sock.send(data) if data else 0
 
 
 def refuse_to_fill(descriptor: int, count: int) -> None:

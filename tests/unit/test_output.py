@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -118,6 +119,26 @@ def test_file_between_pieces(pair: Pair, tmp_path: Path) -> None:
         out.send_file(opened.fileno(), 251, 251 * 900)
     out.send(b"after")
     expected = b"x" * total + b"before" + bytes(range(251)) * 900 + b"after"
+    assert drain(pair, len(expected)) == expected
+    assert not out.waiting
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_file_that_the_kernel_can_only_read(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file of a file system without sendfile is read and sent, as much as the client takes."""
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    out, _ = pair
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(251)) * 5000)
+    with file.open("rb") as opened:
+        out.send_file(opened.fileno(), 3, 251 * 4000)
+    expected = (bytes(range(251)) * 5000)[3 : 3 + 251 * 4000]
     assert drain(pair, len(expected)) == expected
     assert not out.waiting
 
