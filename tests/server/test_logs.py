@@ -323,10 +323,10 @@ def test_named_pipe_that_nothing_reads(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with start("--access-log", str(fifo)) as server:
-        assert get(server.address, "/early")[0] == 200
+        assert get(server.address, "/before")[0] == 200
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            assert get(server.address, "/late")[0] == 200
+            assert get(server.address, "/after")[0] == 200
             server.signal(signal.SIGUSR1)
             said = bytearray()
 
@@ -338,7 +338,7 @@ def test_named_pipe_that_nothing_reads(tmp_path: Path) -> None:
                 return said.count(b"\n") == 2
 
             wait_until(read_on, "both lines")
-            assert b"/early" in said
+            assert b"/before" in said
             assert server.stop() == 0
         finally:
             os.close(reader)
