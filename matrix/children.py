@@ -62,6 +62,7 @@ def start(
     errors: IO[Any] | int = subprocess.STDOUT,
     directory: Path | None = None,
     pass_fds: Sequence[int] = (),
+    run: str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process, marked and in a session of its own; `end` must follow.
 
@@ -72,11 +73,12 @@ def start(
         errors: where its standard error goes.
         directory: where it works.
         pass_fds: descriptors that it inherits.
+        run: the run that it belongs to; default: this one.
     """
     process = subprocess.Popen(
         command,
         cwd=directory,
-        env={**variables, MARK: this_run()},
+        env={**variables, MARK: run or this_run()},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=errors,

@@ -69,7 +69,13 @@ class Jury:
                 self.transport.refuse(peer)
                 with self.transport.start(peer) as started:
                     self.suite.run(
-                        peer, kinds, cases.append, url=started.url, selection=Selection(unknown), stop=self.stop
+                        peer,
+                        kinds,
+                        cases.append,
+                        url=started.url,
+                        launch=started.launch,
+                        selection=Selection(unknown),
+                        stop=self.stop,
                     )
             except (NotHere, SetupError, StartError):
                 return {}

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ STOP_SECONDS = 10.0
 
 ASK_AGAIN_SECONDS = 0.005
 """Seconds between two questions whether a stranger's socket listens: nothing tells."""
+
+HOST = "127.0.0.1"
 
 PORTS_TO_TRY = 3
 
@@ -50,10 +52,11 @@ class StartError(Exception):
 class Running:
     """A server that answers.
 
-    `log` is a file with its standard output and standard error, `start_seconds` how long it took to answer.
+    `launch` starts another one like it, `log` is a file with its standard output and standard error, `start_seconds`
+    how long it took to answer.
     """
 
-    server: Server
+    launch: Launch
     host: str
     port: int
     process: subprocess.Popen[bytes]
@@ -91,6 +94,75 @@ class Running:
         children.end(self.process)
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How a server is started; in the words of the command `{port}` stands for its port."""
+
+    server: Server
+    command: tuple[str, ...]
+    directory: Path
+    variables: Mapping[str, str]
+
+    def start(self, log: Path, run: str | None = None) -> Running:
+        """Start it on a free port of 127.0.0.1 and wait for nothing; `run` is what it belongs to, if not this run."""
+        port = free_port(HOST)
+        command = tuple(word.replace("{port}", str(port)) for word in self.command)
+        with log.open("wb") as output:
+            process = children.start(
+                command, variables=self.variables, output=output, directory=self.directory, run=run
+            )
+        return Running(self, HOST, port, process, command, log)
+
+    def start_answering(self, log: Path, seconds: float = START_SECONDS, run: str | None = None) -> Running:
+        """Start it and wait until it answers; once more when another process took its port before it.
+
+        Args:
+            log: the file for its output.
+            seconds: how long it may take until it answers.
+            run: the run of the matrix that it belongs to, if not this process.
+
+        Raises:
+            StartError: it ended before it answered, or did not answer in time.
+        """
+        for _ in range(PORTS_TO_TRY - 1):
+            running = self.start(log, run)
+            try:
+                return _wait_answering(running, seconds)
+            except StartError as error:
+                if "address already in use" not in str(error).lower():
+                    raise
+        return _wait_answering(self.start(log, run), seconds)
+
+
+def plan_launch(
+    server: Server,
+    environment: Environment,
+    directory: Path,
+    application: str,
+    temporary: Path,
+    *,
+    workers: int = 1,
+    threads: int = 8,
+    variables: Mapping[str, str] | None = None,
+) -> Launch:
+    """Return how a server is started as `matrix.toml` says, with `temporary` as the folder for its temporary files.
+
+    The other arguments are those of `start`.
+    """
+    command = command_of(
+        server,
+        python=environment.python,
+        launchers=str(LAUNCHERS),
+        host=HOST,
+        port="{port}",
+        application=application,
+        workers=workers,
+        threads=threads,
+    )
+    settings = {**_variables(server, environment, temporary), **(variables or {})}
+    return Launch(server, command, directory, settings)
+
+
 @contextmanager
 def start(
     server: Server,
@@ -123,11 +195,17 @@ def start(
     temporary = Path(tempfile.mkdtemp(prefix=children.temporary_prefix(children.this_run())))
     with ExitStack() as leaving:
         leaving.callback(shutil.rmtree, temporary, ignore_errors=True)
-        settings = {**_variables(server, environment, temporary), **(variables or {})}
-        running = _launch_answering(
-            lambda: _launch(server, environment, directory, application, workers, threads, settings, temporary),
-            seconds,
+        launch = plan_launch(
+            server,
+            environment,
+            directory,
+            application,
+            temporary,
+            workers=workers,
+            threads=threads,
+            variables=variables,
         )
+        running = launch.start_answering(temporary / "server.log", seconds)
         leaving.callback(running.stop)
         yield running
         if keep:
@@ -137,7 +215,15 @@ def start(
 
 
 def command_of(
-    server: Server, *, python: str, launchers: str, host: str, port: int, application: str, workers: int, threads: int
+    server: Server,
+    *,
+    python: str,
+    launchers: str,
+    host: str,
+    port: int | str,
+    application: str,
+    workers: int,
+    threads: int,
 ) -> tuple[str, ...]:
     """Return the command that starts a server, with nothing left to fill in."""
     values = {
@@ -152,7 +238,7 @@ def command_of(
     return tuple(word.format_map(values) for word in server.command)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = HOST) -> int:
     """Return a port that is free and stays so for a minute, for whoever binds it by number.
 
     A connection is made to it and closed from its side: in the state TIME_WAIT the system hands the port out to
@@ -171,45 +257,6 @@ def free_port(host: str = "127.0.0.1") -> int:
                 if peer == client.getsockname():
                     client.recv(1)
                     return port
-
-
-def _launch_answering(launch: Callable[[], Running], seconds: float) -> Running:
-    """Launch a server and wait until it answers; once more when somebody took its port before it."""
-    for _ in range(PORTS_TO_TRY - 1):
-        running = launch()
-        try:
-            return _wait_answering(running, seconds)
-        except StartError as error:
-            if "address already in use" not in str(error).lower():
-                raise
-    return _wait_answering(launch(), seconds)
-
-
-def _launch(
-    server: Server,
-    environment: Environment,
-    directory: Path,
-    application: str,
-    workers: int,
-    threads: int,
-    variables: Mapping[str, str],
-    temporary: Path,
-) -> Running:
-    host, port = "127.0.0.1", free_port()
-    command = command_of(
-        server,
-        python=environment.python,
-        launchers=str(LAUNCHERS),
-        host=host,
-        port=port,
-        application=application,
-        workers=workers,
-        threads=threads,
-    )
-    log = temporary / "server.log"
-    with log.open("wb") as output:
-        process = children.start(command, variables=variables, output=output, directory=directory)
-    return Running(server, host, port, process, command, log)
 
 
 def _variables(server: Server, environment: Environment, temporary: Path) -> dict[str, str]:
@@ -281,4 +328,4 @@ def _answers(host: str, port: int, seconds: float) -> bool:
 def _report(running: Running, problem: str) -> str:
     log = "\n".join(running.read_log().splitlines()[-LAST_LINES:])
     command = " ".join(running.command)
-    return f"{running.server.title} {problem}\ncommand: {command}\nlog:\n{log or '(nothing)'}"
+    return f"{running.launch.server.title} {problem}\ncommand: {command}\nlog:\n{log or '(nothing)'}"

@@ -149,6 +149,7 @@ def _play(
         cases.append,
         url=started.url,
         log=started.log,
+        launch=started.launch,
         selection=Selection(frozenset([order.case])) if order.case else Selection(),
         options=["--record-passes"],
         again=again_command(order.cell, transport, suite),

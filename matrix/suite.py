@@ -19,6 +19,7 @@ from matrix import children
 from matrix.cells import Cell
 from matrix.environments import SetupError
 from matrix.manifest import ROOT
+from matrix.processes import Launch
 from matrix.recorder import case_name
 from matrix.records import decode
 from matrix.results import Case, Kind
@@ -165,6 +166,7 @@ class Suite:
         *,
         url: str | None = None,
         log: Path | None = None,
+        launch: Launch | None = None,
         selection: Selection = EVERYTHING,
         options: Sequence[str] = (),
         again: str = "",
@@ -178,6 +180,7 @@ class Suite:
             on_case: what to do with a record.
             url: the server; None for tests that need none.
             log: the file that the server logs to.
+            launch: how to start another server like it, for tests that end one; None: they are skipped.
             selection: which tests.
             options: more options of pytest.
             again: the command that runs a case of the cell again, to which its id is added.
@@ -191,6 +194,7 @@ class Suite:
                 *("--framework", cell.version.id, "--server", cell.server, "--python", cell.python),
                 *(("--url", url) if url else ()),
                 *(("--record-log", str(log)) if log else ()),
+                *(("--launch", _write_launch(Path(temporary), launch)) if launch else ()),
                 *("--record-cell", cell.id, "--record-again", again, "--record-limit", str(self.limit)),
                 *_write_selection(Path(temporary), selection),
                 *options,
@@ -293,6 +297,13 @@ class Suite:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "COLUMNS": "160",
         }
+
+
+def _write_launch(directory: Path, launch: Launch) -> str:
+    path = directory / "launch.json"
+    values = {"command": launch.command, "directory": str(launch.directory), "variables": dict(launch.variables)}
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return str(path)
 
 
 def _write_selection(directory: Path, selection: Selection) -> list[str]:

@@ -29,7 +29,7 @@ from matrix.environments import (
 from matrix.interpreters import ASK as ASK_INTERPRETER
 from matrix.interpreters import Interpreter, InterpreterMissing, find_interpreter
 from matrix.manifest import ROOT, Matrix, Server
-from matrix.processes import StartError, start, wait_answering
+from matrix.processes import Launch, StartError, start, wait_answering
 from matrix.results import Case, Kind, Provenance
 from matrix.results import Transport as TransportName
 from matrix.stop import Stop
@@ -58,6 +58,7 @@ class Started:
         entry: the command of a shell inside of it.
         leave: what a person does to end it, when it is kept running.
         directory: where the shell is started.
+        launch: how to start another server like it; None: this transport cannot.
     """
 
     url: str
@@ -67,6 +68,7 @@ class Started:
     entry: tuple[str, ...] = ()
     leave: str = ""
     directory: Path = ROOT
+    launch: Launch | None = None
 
 
 class Transport(ABC):
@@ -167,6 +169,7 @@ class VenvTransport(Transport):
                 entry=("env", f"PATH={made.directory / 'bin'}{os.pathsep}{os.environ['PATH']}", "sh"),
                 leave=f"kill {running.pid}",
                 directory=framework.directory,
+                launch=running.launch,
             )
 
     def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:

@@ -17,6 +17,7 @@ import pytest
 from matrix.subject import WrongSubject, recognise
 from tests.harness.frameworks import Framework, Matrix, MatrixError, Version, load_matrix
 from tests.harness.known import expect_failures, unmatched
+from tests.harness.own import OwnServer, OwnServers, own_launch, read_launch
 from tests.harness.process import ServerProcess, ServerProcessError, serve_framework
 from tests.harness.target import Target, TargetError, server_name, wait_accepting
 
@@ -69,6 +70,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--url",
         metavar="URL",
         help="a server that already runs that app, http://HOST:PORT (default: start wizgy)",
+    )
+    group.addoption(
+        "--launch",
+        metavar="FILE",
+        help="how to start another server like the one at --url, as a run of the matrix writes it",
     )
 
 
@@ -169,6 +175,30 @@ def target(
         yield Target(f"http://{host}:{port}", framework, process)
         returncode = process.stop()
         assert returncode == 0, f"the server ended with exit status {returncode} after SIGTERM"
+
+
+@pytest.fixture(scope="session")
+def own_servers(
+    request: pytest.FixtureRequest, framework: Framework, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OwnServers]:
+    """Servers like the one under test, which tests may harm or stop."""
+    server = request.config.stash[MATRIX].server(request.config.getoption("--server"))
+    if path := request.config.getoption("--launch"):
+        launch = read_launch(server, Path(path))
+    elif request.config.getoption("--url"):
+        pytest.skip("the case needs a server of its own to stop, and only the URL of one is known")
+    else:
+        launch = own_launch(server, framework)
+    servers = OwnServers(launch, framework, tmp_path_factory.mktemp("own"))
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+def own(own_servers: OwnServers) -> Iterator[OwnServer]:
+    """A server like the one under test, which the test may harm or stop."""
+    yield own_servers.get()
+    own_servers.release()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
