@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from enum import Enum
-from time import monotonic
 from typing import Final
 
 from wizgy.generation import Generation
 from wizgy.link import Link, Order
+from wizgy.primitives import monotonic
 from wizgy.signals import name_of
 
 KILL_AFTER: Final = 2.0

@@ -16,10 +16,11 @@ from typing import Final, NamedTuple, NoReturn
 import wizgy
 from wizgy import supervisor
 from wizgy.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
-from wizgy.errors import StartError, UsageError
+from wizgy.errors import LoadError, StartError, UsageError
 from wizgy.generation import read_certificates
 from wizgy.loader import enter_folder, find_start_folder, load_application
 from wizgy.log import ERROR, OUTPUT
+from wizgy.primitives import find_replaced
 from wizgy.sink import flush_all
 from wizgy.sources import read_settings, show, suggest, to_toml
 from wizgy.wsgi import Application
@@ -251,6 +252,9 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not options.app:
         raise UsageError(NO_APPLICATION)
+    replaced = find_replaced()
+    if replaced:
+        raise LoadError(replaced)
     if options.check:
         read_certificates(config)
         load(options.app, config)

@@ -19,12 +19,10 @@ Rules of this file:
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable
 from contextvars import Context
 from enum import Enum
 from io import BytesIO
-from time import monotonic, time
 from typing import BinaryIO, Final, Protocol
 
 from wizgy.config import Config
@@ -52,6 +50,7 @@ from wizgy.log import (
 )
 from wizgy.logline import Exchange
 from wizgy.output import ORDERLY_CLOSE, RESET_AT_CLOSE, Output, open_temporary_file
+from wizgy.primitives import Lock, monotonic, time
 from wizgy.refusals import Refusals
 from wizgy.transport import RECEIVE_SIZE, Transport, receive
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
@@ -259,7 +258,7 @@ class Connection:
         self._since = service.now  # when the present transfer or request began
         self._transferred = 0  # bytes of content that came since then
         self._waited = (0.0, 0)  # when the output began to wait, and its `sent` when it last made progress
-        self.claim = threading.Lock()
+        self.claim = Lock()
         self.descriptor = sock.fileno()
         self.output = Output(sock)
         self.state = HEAD

@@ -23,13 +23,12 @@ import os
 import select
 import selectors
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
 from functools import partial
-from time import localtime, monotonic, sleep, strftime, time
+from os import read, write
 from typing import TYPE_CHECKING, Final, Protocol
 
 from wizgy.config import Config
@@ -39,6 +38,20 @@ from wizgy.listeners import Listener
 from wizgy.locks import Counter, Latch, Wakeup
 from wizgy.log import ErrorStream, Trace, logger, open_access_log
 from wizgy.overseer import Dismissed, Overseer
+from wizgy.primitives import (
+    Lock,
+    RLock,
+    Selector,
+    Thread,
+    epoll,
+    get_ident,
+    localtime,
+    monotonic,
+    poll,
+    sleep,
+    strftime,
+    time,
+)
 from wizgy.sink import start_writers
 from wizgy.throttle import Throttle
 from wizgy.wsgi import Application, Environ, server_environ
@@ -152,7 +165,7 @@ class EpollPoller:
     rearms = False
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
+        self._epoll = epoll()
         self.poll = self._epoll.poll
 
     def add_listener(self, descriptor: int) -> None:
@@ -189,7 +202,7 @@ class SelectorPoller:
     rearms = True
 
     def __init__(self, wake: Wake) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._selector = Selector()
         self._asked: deque[tuple[int, int]] = deque()
         self._wake = wake
 
@@ -242,7 +255,7 @@ class Wake:
     """Interrupts the leader's waiting. Any thread may call `set`, also after `close`."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._closed = False
         self._receiver, self._sender = os.pipe()
         os.set_blocking(self._receiver, False)
@@ -255,14 +268,14 @@ class Wake:
             if self._closed:
                 return
             try:
-                os.write(self._sender, b"\0")
+                write(self._sender, b"\0")
             except BlockingIOError:
                 pass  # it is readable already
 
     def clear(self) -> None:
         """Make it not readable."""
         try:
-            os.read(self._receiver, 4096)
+            read(self._receiver, 4096)
         except BlockingIOError:
             pass
 
@@ -427,7 +440,7 @@ class Engine:
         self._lenient_until = 0.0  # when deadlines count again, after this process did not run for a while
 
         self._offers: deque[None] = deque()  # the first is made when all threads are there
-        self._standbys: deque[threading.Lock] = deque()
+        self._standbys: deque[Lock] = deque()
         self._places: deque[None] = deque([None] * config.threads)  # for threads in the application
         self._due: deque[Connection] = deque()  # claimed ones for which there was no place
         self._threads: set[int] = set()  # those that run applications, and lead
@@ -446,7 +459,7 @@ class Engine:
         self._stopped = Latch()
 
     def _choose_poller(self) -> Poller:
-        return EpollPoller() if hasattr(select, "epoll") else SelectorPoller(self._wake)
+        return EpollPoller() if epoll is not None else SelectorPoller(self._wake)
 
     # Called once.
     def start(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -479,7 +492,7 @@ class Engine:
         self._activity.set()  # where none stood by yet, the watcher wakes one that does
 
     def _start_thread(self, do: Callable[[], None], name: str) -> None:
-        threading.Thread(target=do, name=name, daemon=True).start()
+        Thread(do, name).start()
 
     # Any thread may call it.
     def wait(self, timeout: float | None = None) -> bool:
@@ -532,7 +545,7 @@ class Engine:
 
     def _serve(self) -> None:
         """What each thread does: lead, or stand by."""
-        self._threads.add(threading.get_ident())
+        self._threads.add(get_ident())
         while not self._stopping:
             try:
                 self._offers.pop()
@@ -547,20 +560,20 @@ class Engine:
                 logger.exception(FAULT)  # it comes from one that leads: `_call` lets nothing else through
                 sleep(FAULT_PAUSE)
                 self._offers.append(None)
-        self._threads.discard(threading.get_ident())
+        self._threads.discard(get_ident())
 
     def _serve_in_place(self) -> None:
         """What a thread does that takes the place of another in the application, which is stuck there."""
-        self._threads.add(threading.get_ident())
+        self._threads.add(get_ident())
         try:
             self._leave()
         except Dismissed:
-            self._threads.discard(threading.get_ident())
+            self._threads.discard(get_ident())
         else:
             self._serve()
 
     def _stand_by(self) -> None:
-        turn = threading.Lock()
+        turn = Lock()
         turn.acquire()
         self._standbys.append(turn)
         # Whoever stops wakes those that are on the list by then. One that misses an offer here is woken by the watcher,
@@ -915,7 +928,7 @@ class Engine:
         if not self._aside:
             self._aside = True
             self._stop_accepting("")
-        poller = select.poll()
+        poller = poll()
         for descriptor in self._listeners:
             poller.register(descriptor, select.POLLIN)
         waiting = bool(poller.poll(0))

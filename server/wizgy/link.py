@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from enum import IntEnum
+from os import read, write
 
 
 class Report(IntEnum):
@@ -52,14 +53,14 @@ class Link:
     def send(self, message: IntEnum) -> None:
         """Send one message. It is lost when the other process is gone, or has not read for very long."""
         try:
-            os.write(self._writer, bytes([message]))
+            write(self._writer, bytes([message]))
         except (BlockingIOError, BrokenPipeError):
             pass
 
     def read(self) -> bytes | None:
         """The messages that came since the last call, or None when the other process is gone."""
         try:
-            return os.read(self.reader, 4096) or None
+            return read(self.reader, 4096) or None
         except BlockingIOError:
             return b""
 

@@ -20,6 +20,7 @@ from wizgy.addresses import (
     parse_address,
 )
 from wizgy.errors import BindError
+from wizgy.primitives import Socket
 
 WILDCARDS: Final = ("", "0.0.0.0", EVERY_IPV6)
 MAPPED: Final = "::ffff:"
@@ -57,6 +58,7 @@ class Listener:
         self._may_be_mapped = sock.family == socket.AF_INET6 and not sock.getsockopt(
             socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
         )
+        self._kind = sock.family, sock.type, sock.proto
         sock.setblocking(False)
         if not self.is_unix:
             # Accepted sockets inherit it. Answers leave in whole writes, so there is nothing to gather.
@@ -95,7 +97,8 @@ class Listener:
         Raises:
             OSError: none waits, or none can be accepted now.
         """
-        sock, address = self.sock.accept()
+        descriptor, address = self.sock._accept()  # type: ignore[attr-defined]
+        sock = Socket(*self._kind, fileno=descriptor)  # and not of a class that the application has put in its place
         sock.setblocking(False)
         if self.is_unix:
             return sock, ("", "")

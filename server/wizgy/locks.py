@@ -18,7 +18,7 @@ Rules for all of the server, held by ``tests/unit/test_locks.py``:
 
 from __future__ import annotations
 
-import threading
+from wizgy.primitives import Lock, RLock
 
 
 class Wakeup:
@@ -28,9 +28,9 @@ class Wakeup:
         lock: one that the waiting thread holds, once, and that is free while it waits; None for none.
     """
 
-    def __init__(self, lock: threading.RLock | None = None) -> None:
+    def __init__(self, lock: RLock | None = None) -> None:
         self._lock = lock
-        self._token = threading.Lock()  # free when there is a wake-up to take
+        self._token = Lock()  # free when there is a wake-up to take
         self._token.acquire()
 
     # Any thread may call it, also from a finalizer or a handler that interrupts `wait`.
@@ -61,7 +61,7 @@ class Latch:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._gate = threading.Lock()  # free once it is set, but for a moment in which one of the waiting passes
+        self._gate = Lock()  # free once it is set, but for a moment in which one of the waiting passes
         self._gate.acquire()
 
     # Any thread may call it, also from a finalizer or a handler.
@@ -82,7 +82,7 @@ class Counter:
     """Counts from 1 and loses nothing. ``+=`` does where threads run at once, and `itertools.count` until 3.14."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._count = 0
 
     # Any thread may call it.
@@ -93,7 +93,7 @@ class Counter:
             return count
 
 
-def release(lock: threading.Lock) -> None:
+def release(lock: Lock) -> None:
     """Release a lock, if it is held."""
     try:
         lock.release()

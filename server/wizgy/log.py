@@ -16,7 +16,6 @@ import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, Final, TextIO
@@ -34,6 +33,7 @@ from wizgy.logline import (
     takes_answer,
     takes_id,
 )
+from wizgy.primitives import clock
 from wizgy.sink import FileTarget, Sink, StandardTarget, StreamTarget
 
 DAYS: Final = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
@@ -195,7 +195,7 @@ class ErrorLog:
     def _format(
         self, level: str, message: str, error: BaseException | None, head: RequestHead | None, request_id: str
     ) -> str:
-        now, trace = _iso_time.show(time.time()), _format_traceback(error)
+        now, trace = _iso_time.show(clock.time()), _format_traceback(error)
         if not self._as_json:
             request = f"{_describe(head, request_id)}: " if head else ""
             line = f"{now} wizgy[{os.getpid()}] {level.upper()}: {request}{message}"
@@ -230,7 +230,7 @@ class ErrorLog:
         request_id = first.origin[2]
         if not self._as_json:
             return f"[{request_id}] {text}" if request_id else text
-        event: dict[str, object] = {"time": _iso_time.show(time.time()), "logger": "wsgi.errors", "pid": os.getpid()}
+        event: dict[str, object] = {"time": _iso_time.show(clock.time()), "logger": "wsgi.errors", "pid": os.getpid()}
         return _to_json({**event, "request_id": request_id, "message": text.rstrip("\n")})
 
 
@@ -464,7 +464,7 @@ def http_date(now: float) -> str:
 
     Source: RFC 9110 section 5.6.7
     """
-    when = time.gmtime(now)
+    when = clock.gmtime(now)
     return (
         f"{DAYS[when.tm_wday]}, {when.tm_mday:02d} {MONTHS[when.tm_mon - 1]} {when.tm_year:04d} "
         f"{when.tm_hour:02d}:{when.tm_min:02d}:{when.tm_sec:02d} GMT"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from wizgy.http.request import RequestHead
+from wizgy.primitives import clock
 
 COMMON: Final = '%h %l %u %t "%r" %>s %B'
 COMBINED: Final = COMMON + ' "%{Referer}i" "%{User-Agent}i"'
@@ -95,20 +96,20 @@ class Clock:
         second = int(when)
         last, text = self._last
         if last != second:
-            local = time.localtime(second)
-            text = self._make(local, time.strftime("%z", local))
+            local = clock.localtime(second)
+            text = self._make(local, clock.strftime("%z", local))
             self._last = (second, text)
         return text
 
 
 def _make_stamp(local: time.struct_time, zone: str) -> str:
     month = MONTHS[local.tm_mon - 1]  # not of the locale
-    return f"[{local.tm_mday:02d}/{month}/{time.strftime('%Y:%H:%M:%S', local)} {zone}]"
+    return f"[{local.tm_mday:02d}/{month}/{clock.strftime('%Y:%H:%M:%S', local)} {zone}]"
 
 
 def make_iso_time(local: time.struct_time, zone: str) -> str:
     """A time as RFC 3339 has it."""
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}{zone[:3]}:{zone[3:]}"
+    return f"{clock.strftime('%Y-%m-%dT%H:%M:%S', local)}{zone[:3]}:{zone[3:]}"
 
 
 _stamp = Clock(_make_stamp)

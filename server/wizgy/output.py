@@ -13,11 +13,10 @@ import os
 import select
 import socket
 import struct
-import threading
 from collections import deque
-from time import monotonic
 from typing import BinaryIO, Final, cast
 
+from wizgy.primitives import RLock, monotonic, poll
 from wizgy.transport import Transport
 from wizgy.wsgi import Disconnected
 
@@ -99,7 +98,7 @@ class Output:
 
     def __init__(self, sock: Transport) -> None:
         self._sock = sock
-        self._lock = threading.RLock()
+        self._lock = RLock()
         # Whether this is being changed: a finalizer that calls `write()` may interrupt that in the same thread. What it
         # writes is put behind the rest.
         self._busy = False
@@ -178,7 +177,7 @@ class Output:
 
     def wait_for_client(self, seconds: float) -> None:
         """Wait until the client may take more, is gone, or the time is over."""
-        poller = select.poll()
+        poller = poll()
         poller.register(self._sock.fileno(), select.POLLOUT)
         poller.poll(seconds * 1000)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from wizgy import wsgi
 from wizgy.connection import Connection
+from wizgy.primitives import RLock, get_ident
 
 
 class Dismissed(BaseException):
@@ -34,7 +35,7 @@ class Call:
         self._is_out = False
         self.connection = connection
         self.began = began
-        self.thread = threading.get_ident()
+        self.thread = get_ident()
 
     # Called by the thread.
     def __call__(self) -> None:
@@ -59,7 +60,7 @@ class Overseer:
         self._limit = limit
         # Who takes a call out of it, which only one can, decides what becomes of the request.
         self._calls: dict[Call, None] = {}
-        self._dismissing = threading.RLock()
+        self._dismissing = RLock()
 
     # Called by the thread.
     def enter(self, connection: Connection, now: float) -> Call:

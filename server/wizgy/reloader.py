@@ -18,14 +18,13 @@ import importlib
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import cache_from_source
-from time import monotonic, sleep, time_ns
 from typing import Any, Final
 
 from wizgy.log import logger
+from wizgy.primitives import Thread, monotonic, sleep, time_ns
 
 PAUSE: Final = 0.2
 """Seconds between two looks at the files, where the system does not tell of changes."""
@@ -228,7 +227,7 @@ class Watcher:
         self._loaded = False
         self._files = Files(folder, self._memory.recall())  # before anything is loaded
         self._slow = False  # whether it was said that a look takes long
-        threading.Thread(target=self._watch, name="wizgy-reloader", daemon=True).start()
+        Thread(self._watch, "wizgy-reloader").start()
         if not self._files.folders:
             logger.warning(
                 "There are more than %d folders below %s, so only modules that are loaded are watched. "

@@ -12,6 +12,7 @@ from wizgy.engine import Engine
 from wizgy.errors import UsageError
 from wizgy.generation import discard, read_certificates
 from wizgy.listeners import Listener, open_listeners
+from wizgy.primitives import RLock, find_replaced
 from wizgy.sources import check_keywords
 from wizgy.wsgi import Application
 
@@ -46,7 +47,7 @@ def serve(application: Application, **settings: object) -> None:
 
 
 def _check(application: object) -> None:
-    objection = find_objection(application, "")
+    objection = find_replaced() or find_objection(application, "")
     if objection:
         raise UsageError(objection)
 
@@ -68,7 +69,7 @@ class Server:
         self._listeners = listeners
         self._engine = engine
         self._patience = patience
-        self._lock = threading.RLock()  # a handler of a signal may call `shutdown`
+        self._lock = RLock()  # a handler of a signal may call `shutdown`
         self._started = False
         self._closed = False
         listener = listeners[0]

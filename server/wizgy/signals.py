@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from os import read
 from types import FrameType
 
 
@@ -27,7 +28,7 @@ class SelfPipe:
     def read(self) -> list[signal.Signals]:
         """The signals that came since the last call."""
         try:
-            return [signal.Signals(number) for number in os.read(self.descriptor, 4096)]
+            return [signal.Signals(number) for number in read(self.descriptor, 4096)]
         except BlockingIOError:
             return []
 

@@ -18,13 +18,14 @@ import os
 import select
 import socket
 import stat
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from time import monotonic
+from os import open as open_descriptor
+from os import write
 from typing import Final, Protocol, TextIO
 
 from wizgy.locks import Wakeup, release
+from wizgy.primitives import Lock, RLock, Thread, monotonic, poll
 
 MOST_KEPT: Final = 4 << 20
 """Characters that wait for a sink at most."""
@@ -87,17 +88,17 @@ class FileTarget:
         """Open it without waiting; a named pipe that nothing reads yet has this end for a reader until then."""
         flags = os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         try:
-            descriptor = os.open(self._path, flags | os.O_WRONLY, 0o640)
+            descriptor = open_descriptor(self._path, flags | os.O_WRONLY, 0o640)
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(self._path).st_mode):
                 raise
-            descriptor = os.open(self._path, flags | os.O_RDWR, 0o640)
+            descriptor = open_descriptor(self._path, flags | os.O_RDWR, 0o640)
         os.set_blocking(descriptor, True)  # an open file of its own: nobody else is concerned
         return descriptor
 
     def write(self, data: bytes) -> int:
         """Write some of the bytes; returns how many."""
-        return os.write(self._descriptor, data)
+        return write(self._descriptor, data)
 
     def is_ready(self, seconds: float) -> bool:
         """A file is always ready, what else may stand there is not."""
@@ -137,21 +138,21 @@ class StandardTarget:
     def write(self, data: bytes) -> int:
         """Write some of the bytes; returns how many."""
         if _threads_allowed or stat.S_ISREG(self._mode):
-            return os.write(self._descriptor, data)
+            return write(self._descriptor, data)
         # Another process may fill it up between `is_ready` and this, so this must not wait either. Whether a write
         # waits is a matter of the open file, which others share; so it takes one of its own.
         if self._own is None:
             self._own = self._open_own()
         if isinstance(self._own, socket.socket):
             return self._own.send(data, socket.MSG_DONTWAIT)
-        return os.write(self._own, data)
+        return write(self._own, data)
 
     def _open_own(self) -> socket.socket | int:
         if stat.S_ISSOCK(self._mode):
             return socket.socket(fileno=os.dup(self._descriptor))
         try:
             path = f"/proc/self/fd/{self._descriptor}"
-            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            return open_descriptor(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
             return self._descriptor  # another system than Linux, or another user's pipe
 
@@ -202,9 +203,9 @@ class StreamTarget:
 
 def is_writable(descriptor: int, seconds: float) -> bool:
     """Wait until `PIPE_BUF` bytes can be written without waiting, for so many seconds at most."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(seconds * 1000))
+    poller = poll()
+    poller.register(descriptor, select.POLLOUT)
+    return bool(poller.poll(seconds * 1000))
 
 
 class Sink:
@@ -247,10 +248,10 @@ class Sink:
         """Forget what waits, which is another process's to write, and the thread, which is not in this process."""
         # Held for a moment by a thread that adds or takes lines. A finalizer that logs may interrupt any of them in the
         # same thread, so it is re-entrant, and nothing is half changed where that can happen.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._changed = Wakeup(self._lock)  # tells the thread
-        self._claim = threading.Lock()  # whoever has it writes out; it is never waited for
-        self._thread: threading.Thread | None = None  # has the claim, or looks for lines once more
+        self._claim = Lock()  # whoever has it writes out; it is never waited for
+        self._thread: Thread | None = None  # has the claim, or looks for lines once more
         self._lines: list[str] = []  # what waits
         self._size = 0  # characters of it
         self._held = 0  # characters of what is being written out
@@ -290,7 +291,7 @@ class Sink:
         if not _threads_allowed:
             self._write_now()
         elif self._claim.acquire(False):  # else whoever has it looks for lines once more
-            self._thread = thread = threading.Thread(target=self._run, name="wizgy-log", daemon=True)
+            self._thread = thread = Thread(self._run, "wizgy-log")
             try:
                 thread.start()
             except (RuntimeError, MemoryError):  # the system allows no more, or the interpreter ends

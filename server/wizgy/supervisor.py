@@ -23,7 +23,6 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 from wizgy import cgroup, log, worker
@@ -34,6 +33,7 @@ from wizgy.generation import Generation, discard, open_generation, withdraw
 from wizgy.link import Link, Report, make_link
 from wizgy.listeners import Listener
 from wizgy.log import logger
+from wizgy.primitives import Selector, monotonic
 from wizgy.signals import SelfPipe
 from wizgy.systemd import Notifier, bind_inherited
 from wizgy.worker import Load
@@ -103,7 +103,7 @@ class Supervisor:
         self._reloading = False  # from the HUP until all workers are new
         self._notifier = Notifier()
         self._signals = SelfPipe()
-        self._selector = selectors.DefaultSelector()
+        self._selector = Selector()
         self._children: dict[int, Child] = {}
         self._wanted = serving.config.workers
         self._announced = False  # whether a worker was ever ready

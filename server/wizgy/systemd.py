@@ -11,11 +11,11 @@ import math
 import os
 import socket
 from collections.abc import Mapping
-from time import monotonic
 from typing import Final
 
 from wizgy.config import Config
 from wizgy.log import logger
+from wizgy.primitives import monotonic
 
 FIRST_DESCRIPTOR: Final = 3
 """SD_LISTEN_FDS_START."""

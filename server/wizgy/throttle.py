@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from time import monotonic
 from typing import Final
+
+from wizgy.primitives import RLock, monotonic
 
 INTERVAL: Final = 60.0
 """Seconds for which a kind of notice is counted."""
@@ -21,7 +21,7 @@ class Throttle:
     def __init__(self, most: int = 1, interval: float = INTERVAL) -> None:
         self._most = most
         self._interval = interval
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._counts: dict[str, tuple[float, int]] = {}  # kind: when its interval ends, and how many there were
 
     def admits(self, kind: str = "") -> bool:

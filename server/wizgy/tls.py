@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from typing import Final, cast
 
 from wizgy.errors import BadRequest
 from wizgy.http.strangers import explain_plaintext
+from wizgy.primitives import RLock
 from wizgy.transport import receive
 
 SEND_SIZE: Final = 65536
@@ -102,7 +102,7 @@ class TLSSocket:
         self._sock = sock
         self._context = context
         self._received = received
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._incoming: ssl.MemoryBIO | None = None
         self._outgoing: ssl.MemoryBIO | None = None
         self._tls: ssl.SSLObject | None = None

@@ -13,7 +13,6 @@ import selectors
 import signal
 import sys
 from collections.abc import Callable
-from time import monotonic
 from typing import Final, NoReturn
 
 from wizgy import log
@@ -27,6 +26,7 @@ from wizgy.link import Link, Order, Report
 from wizgy.listeners import Listener
 from wizgy.log import ERROR, logger
 from wizgy.overseer import describe_threads
+from wizgy.primitives import Selector, monotonic
 from wizgy.signals import SelfPipe, do_nothing
 from wizgy.sink import flush_all, reopen_all
 from wizgy.wsgi import Application, Environ, StartResponse
@@ -181,7 +181,7 @@ class _Duty:
 
     def run(self) -> int:
         """Attend to what comes until the engine has stopped; returns the exit status."""
-        with selectors.DefaultSelector() as selector:
+        with Selector() as selector:
             selector.register(self._signals.descriptor, selectors.EVENT_READ, self._read_signals)
             selector.register(self._inner.reader, selectors.EVENT_READ, self._read_notices)
             selector.register(self._link.reader, selectors.EVENT_READ, self._read_orders)

@@ -334,7 +334,7 @@ class InsistentPoller(EpollPoller):
         super().__init__()
         self._descriptors: set[int] = set()
         self.count = 0
-        self.poll = self._poll  # type: ignore[assignment]
+        self.poll = self._poll
 
     def _poll(self, timeout: float) -> list[tuple[int, int]]:
         self.count += 1

@@ -26,6 +26,9 @@ NOT_REENTRANT = {
         "self._token": "Wakeup: released by whoever wakes, without waiting",
         "self._gate": "Latch: not waited for once it is set",
     },
+    "primitives.py": {
+        "self._running": "Thread: waited for by `join` only, which no code of an application calls",
+    },
     "sink.py": {"self._claim": "taken without waiting only"},
 }
 """Each lock that is not re-entrant, by module and by what it is assigned to, with the reason why nobody waits for

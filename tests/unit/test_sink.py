@@ -19,6 +19,7 @@ from typing import Any, cast
 import pytest
 
 from wizgy import sink
+from wizgy.primitives import Thread
 from wizgy.sink import PIPE_BUF, FileTarget, Sink, StandardTarget, flush_all, reopen_all
 
 LONG = 10.0
@@ -224,7 +225,7 @@ def test_pipes_get_whole_lines(pipe: tuple[int, int], monkeypatch: pytest.Monkey
             writes.append(bytes(data))
         return real(descriptor, data)
 
-    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(sink, "write", write)
     it = Sink("It", StandardTarget(writer), pytest.fail)
     sizes = [100] * 100 + [PIPE_BUF] + [100] * 10 + [PIPE_BUF + 1] + [100]
     for size in sizes:
@@ -621,7 +622,7 @@ def test_a_line_that_comes_as_the_thread_ends(monkeypatch: pytest.MonkeyPatch) -
     def let_go() -> bool:
         if not late:
             thread = it._thread
-            it._thread = threading.current_thread()  # as it was when the other thread looked
+            it._thread = Thread(pytest.fail, "late")  # as it was when the other thread looked
             it.write("late\n")
             it._thread = thread
             late.append(1)
