@@ -115,7 +115,7 @@ def make_steps() -> dict[str, Callable[[], object]]:
         "of it reading a head that came before": lambda: reader.read_whole(REQUEST),
         "of it making the environ": lambda: build_environ(base, head.line, io.BytesIO(), None),
         "of it the application, its head checked and framed": lambda: Context().run(
-            Response(head, environ, channel, own).start, hello
+            Response(head, environ, channel, own).run, hello
         ),
     }
 

@@ -3,7 +3,7 @@
 Exactly one thread owns a connection at a time: the one that holds its `claim`. Only `Output` may be used by
 others meanwhile. The owner moves the connection through its states:
 
-    HEAD → CONTENT → READY → RUNNING ⇄ PAUSED → ENDING → HEAD again, or LINGERING → CLOSED
+    HEAD → CONTENT → READY → RUNNING → ENDING → HEAD again, or LINGERING → CLOSED
 
 Nothing here waits: `advance` does what can be done at once and says whether the application is due.
 
@@ -84,6 +84,28 @@ LINGER_STEP: Final = 1 << 20
 """Bytes to drop before another connection has its turn."""
 
 
+WAIT_STEP: Final = 0.5
+"""Seconds for which a thread waits for a client at a time. A cut by another thread ends the wait at once, but for one
+that is a reset."""
+TOO_MANY_WAIT: Final = (
+    "The response was cut: there is more of it than may be kept for a slow client, and as many others wait for theirs "
+    "as may. Has the temporary folder (TMPDIR) room? More --threads let more of them wait."
+)
+
+
+class Stay(Protocol):
+    """The time that a thread is in the application, which is called at its end."""
+
+    def __call__(self) -> None:
+        """The thread has come out; what this raises ends it."""
+
+    def pause(self) -> None:
+        """What follows is not the application's time."""
+
+    def go_on(self) -> None:
+        """What follows is again."""
+
+
 class Deadlines(Protocol):
     """Calls `Connection.expire` when its `deadline` has passed."""
 
@@ -102,6 +124,8 @@ class Service:
         trace: the wire dump, or None.
         deadlines: the timers.
         forget: called by the owner of a connection before its socket is closed.
+        wait_outside: runs what waits for a client, in the thread that calls it, while its place in the application is
+            another's; False where too many threads wait already, and it has not run it.
     """
 
     def __init__(
@@ -113,6 +137,7 @@ class Service:
         trace: Trace | None,
         deadlines: Deadlines,
         forget: Callable[[Connection], None],
+        wait_outside: Callable[[Callable[[], None]], bool],
     ) -> None:
         self.application = application
         self.config = config
@@ -122,6 +147,7 @@ class Service:
         self.trace = trace
         self.deadlines = deadlines
         self.forget = forget
+        self.wait_outside = wait_outside
         self.limits = Limits(config.max_request_line, config.max_header_bytes, config.max_header_count, config.max_body)
         self.request_ids = RequestIds()
         self.identifies = config.request_id  # whether application and client are told the id
@@ -163,14 +189,13 @@ class State(Enum):
     CONTENT = "reading the content of a request"
     READY = "a request waits for the application"
     RUNNING = "a thread is in the application"
-    PAUSED = "the application waits for the client to take what it has given"
     ENDING = "the last of an answer waits for the client"
     LINGERING = "answered for the last time; what still comes is dropped"
     CLOSED = "closed"
 
 
 # By name: until CPython 3.12 looking up a member in its class takes longer than a call of a function.
-HEAD, CONTENT, READY, RUNNING, PAUSED, ENDING, LINGERING, CLOSED = State
+HEAD, CONTENT, READY, RUNNING, ENDING, LINGERING, CLOSED = State
 
 
 class Connection:
@@ -201,7 +226,6 @@ class Connection:
         "_buffer",
         "_client",
         "_content",
-        "_context",
         "_cut",
         "_decoder",
         "_ended",
@@ -218,6 +242,7 @@ class Connection:
         "_service",
         "_since",
         "_sock",
+        "_stay",
         "_transferred",
         "_unframed",
         "_waited",
@@ -247,7 +272,7 @@ class Connection:
         self._decoder: Decoder | None = None
         self._content: BinaryIO | None = None
         self._response: Response | None = None
-        self._context: Context | None = None
+        self._stay: Stay | None = None  # the present one in the application, where it may be too long
         self._head_begun = True  # the first head is awaited from the beginning
         self._keep_alive = False
         self._ended = False  # whether the client has closed its writing side
@@ -283,7 +308,7 @@ class Connection:
             if self.output.waiting:
                 self._flush()
                 if self.output.waiting:
-                    return self.state is PAUSED and not self.output.is_congested()
+                    return False
             if self.state is ENDING:
                 self._end_response(monotonic())
             if self.state is HEAD or self.state is CONTENT:
@@ -291,17 +316,15 @@ class Connection:
             if self.state is LINGERING:
                 self._linger()
         except Disconnected:
-            if self.state is PAUSED:
-                return True  # the application learns of it
             self.close()
-        return self.state is READY or self.state is PAUSED
+        return self.state is READY
 
     # Called by the owner, in a thread that may run applications.
-    def respond(self, come_out: Callable[[], None] | None = None) -> float:
-        """Call the application, or ask it for more, until it is done or its client is behind.
+    def respond(self, stay: Stay | None = None) -> float:
+        """Run the application for the request that is there, to the end of its response.
 
         Args:
-            come_out: called when this thread is out of the application, before anything else is done. What it raises
+            stay: called when this thread is out of the application, before anything else is done. What it raises
                 comes out of here.
 
         Returns:
@@ -309,33 +332,20 @@ class Connection:
         """
         began = monotonic()
         self.state = RUNNING
-        response = self._response
-        if response is None:
-            response = self._response = self._make_response()
-            context = Context()
-            if self._request_id:
-                context.run(current_request_id.set, self._request_id)
-            done = context.run(response.start, self._service.application)
-            if not done:
-                self._context = context
+        response = self._response = self._make_response()
+        context = Context()
+        if self._request_id:
+            context.run(current_request_id.set, self._request_id)
+        if stay is None:
+            context.run(response.run, self._service.application)
         else:
-            done = self._resume(response)
-        if come_out is not None:
-            come_out()
+            self._stay = stay
+            context.run(response.run, self._service.application)
+            self._stay = None
+            stay()
         ended = monotonic()
-        if done:
-            self._finish_response(response, ended)
-        else:
-            self.state = PAUSED
+        self._finish_response(response, ended)
         return ended - began
-
-    def _resume(self, response: Response) -> bool:
-        """Ask the application for more; returns whether it is done."""
-        assert self._context is not None
-        if self.output.broken:
-            self._context.run(response.abandon)
-            return True
-        return self._context.run(response.resume)
 
     # Called by the owner after a turn in which the socket was found empty, or full where output waits.
     def expire(self) -> None:
@@ -343,12 +353,8 @@ class Connection:
         if self.state is CLOSED or self.deadline > monotonic():
             return
         if self.output.waiting:
-            if self.state is PAUSED:
-                self.cut()
-                self.again = True  # the application learns of it
-            else:
-                self._cut = True
-                self.close()
+            self._cut = True
+            self.close()
         elif self.state is CONTENT or (self.state is HEAD and self._buffer):
             what, flag = ("content", "body") if self.state is CONTENT else ("head", "header")
             self._refuse(RequestTimeout(f"The {what} of the request did not come in time (--{flag}-timeout)."))
@@ -478,19 +484,35 @@ class Connection:
         return self._service.draining or self._ended
 
     def wait_for_room(self) -> None:
-        """Wait until the client has taken some of what `write()` was given, at most for the write timeout.
+        """Wait until the client has taken some of what the application gave; no longer than it may take to take some.
+
+        The thread is the response's own, and its place in the application is another's meanwhile.
 
         Raises:
-            Disconnected: the client is gone, or took too little.
+            Disconnected: the client is gone, or took too little, or too many responses wait already.
         """
-        deadline = monotonic() + self._service.config.write_timeout
-        while self.output.is_congested():
-            remaining = deadline - monotonic()
-            if remaining <= 0 or self.output.broken:
-                self.cut()
-                raise Disconnected
-            self.output.wait_for_client(remaining)
-            self._flush()
+        stay = self._stay
+        if stay is not None:
+            stay.pause()
+        try:
+            waited = self._service.wait_outside(self._wait_for_client)
+        finally:
+            if stay is not None:
+                stay.go_on()
+        if not waited:
+            self.report(TOO_MANY_WAIT, None)
+            self.cut()
+        if self.output.broken:
+            raise Disconnected
+
+    def _wait_for_client(self) -> None:
+        output = self.output
+        try:
+            while output.is_congested() and not output.broken:
+                output.wait_for_client(WAIT_STEP)
+                self._flush()
+        except Disconnected:
+            pass  # `broken` tells
 
     def _await(self, deadline: float) -> None:
         self._service.deadlines.set(self, deadline)
@@ -909,6 +931,6 @@ class Connection:
                 pass  # what it could not write is of no more use
             self._content = self._decoder = None
         if self._response is not None:
-            self._response = self._context = None
+            self._response = self._stay = None
         self._head = None
         self._request_id = ""

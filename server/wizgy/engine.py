@@ -12,7 +12,8 @@ of the application it *offers* the leadership, and whoever takes the offer goes 
 So a quick application runs at the speed of one thread, and a slow one gets all of them. There is always either
 one leader or one offer. `deque.append` and `deque.pop` are atomic, so an offer is taken once.
 
-Sockets belong to the selector. A thread of an application never waits for a client: see `wizgy.output`.
+Sockets belong to the selector. A thread of an application waits for a client only where no more may be kept for it
+(see `wizgy.output`), since all code of a response runs in one thread. Meanwhile its place is another's.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ TICK_GROWTH: Final = 1.02
 none was: waking takes the interpreter's lock from the leader, which at every millisecond costs it 7 % of its time."""
 QUIET: Final = 0.050
 """Seconds without a call after which the watcher sleeps."""
+WAITS_PER_THREAD: Final = 4
+"""How many threads may wait for clients, for each that may be in the application. They only wait where neither memory
+nor disk may keep more for the client; a thread costs some 100 KiB."""
 SLOW_STREAK: Final = 3
 """Slow calls in a row after which the leadership is passed on before the next. An average would do worse: one
 call that the system interrupted would make many quick ones pay for a hand-off, which slows them in turn."""
@@ -371,6 +375,25 @@ class Timers:
         return expired
 
 
+class Return:
+    """A thread that has waited for its client and wants a place in the application again."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._turn.acquire()
+
+    def wait_for_place(self) -> None:
+        """Wait until another thread gives it its place."""
+        self._turn.acquire()
+
+    def give_place(self) -> None:
+        """Called once, by the thread that does."""
+        self._turn.release()
+
+    close = give_place
+    """Called when the engine stops: what the thread sends then goes nowhere."""
+
+
 class Engine:
     """Serves an application on listening sockets, with a number of threads.
 
@@ -419,6 +442,7 @@ class Engine:
             Trace() if config.trace else None,
             self._timers,
             self._forget,
+            self._wait_outside,
         )
         self._connect = choose_connection(config, tls)
         self._wake = Wake()
@@ -442,7 +466,9 @@ class Engine:
         self._offers: deque[None] = deque()  # the first is made when all threads are there
         self._standbys: deque[Lock] = deque()
         self._places: deque[None] = deque([None] * config.threads)  # for threads in the application
-        self._due: deque[Connection] = deque()  # claimed ones for which there was no place
+        self._due: deque[Connection | Return] = deque()  # claimed ones for which there was no place
+        # For threads that wait for clients; whether there is another thread for the place that it leaves.
+        self._waits: deque[bool] = deque([False] * (WAITS_PER_THREAD * config.threads))
         self._threads: set[int] = set()  # those that run applications, and lead
         self._calls = 0  # about: threads that run at once may lose some, so it only tells that there were any
         self._counter = Counter() if config.max_requests else None
@@ -632,9 +658,7 @@ class Engine:
                     break
                 self._turns += 1
                 connection = connections.get(descriptor)
-                if connection is None:
-                    self._attend(descriptor)
-                elif not self._take_turn(connection, events):
+                if not (self._attend(descriptor) if connection is None else self._take_turn(connection, events)):
                     return
             if not self._stopping:  # it may have come to that meanwhile
                 self._poll()
@@ -720,19 +744,22 @@ class Engine:
             if self._polling:  # the leader waits, if it is another thread
                 self._wake.set()
 
-    def _call(self, connection: Connection) -> bool:
+    def _call(self, connection: Connection | None) -> bool:
         """Run the application for one request, or leave that to the next thread that comes out of it.
+
+        Args:
+            connection: what has the request; None for what is due already.
 
         Returns:
             Whether this thread leads after it.
         """
         places, offers = self._places, self._offers
-        waits = False
         try:
             places.pop()
         except IndexError:
-            self._due.append(connection)
-            waits = True
+            if connection is not None:
+                self._due.append(connection)
+                connection = None
             try:  # again: whoever gave a place back just before this has not seen what is due
                 places.pop()
             except IndexError:
@@ -744,7 +771,7 @@ class Engine:
             self._watching = True
             self._activity.set()
         try:
-            if not waits:
+            if connection is not None:
                 self._run(connection)
             self._leave()
         except Dismissed:
@@ -768,7 +795,10 @@ class Engine:
                     connection = due.popleft()
                 except IndexError:  # another thread was faster
                     break
-                self._run(connection)
+                if type(connection) is Return:
+                    connection.give_place()
+                    return
+                self._run(connection)  # type: ignore[arg-type]
             places.append(None)
             if self._aside:
                 self._wake.set()
@@ -806,6 +836,56 @@ class Engine:
             self._slow_calls = 0
         self._let_go(connection)
 
+    # Called by a thread in the application.
+    def _wait_outside(self, wait: Callable[[], None]) -> bool:
+        """Run what waits for a client while this thread's place in the application is another's.
+
+        Returns:
+            Whether it did; False where as many threads wait as may, or no other can be started.
+        """
+        try:
+            has_substitute = self._waits.pop()
+        except IndexError:
+            return False
+        try:
+            if not has_substitute:
+                self._start_thread(self._serve, "wizgy-substitute")
+        except (RuntimeError, MemoryError):
+            self._waits.appendleft(False)
+            return False
+        self._free_place()
+        try:
+            wait()
+        finally:
+            self._take_place()
+            self._waits.append(True)
+        return True
+
+    def _free_place(self) -> None:
+        self._places.append(None)
+        if self._offers:
+            self._wake_standby()
+        if self._due or self._aside:
+            self._wake.set()
+
+    def _take_place(self) -> None:
+        """Wait for a place in the application, behind the requests that wait for one already."""
+        try:
+            self._places.pop()
+            return
+        except IndexError:
+            turn = Return()
+            self._due.append(turn)
+        try:  # again, as in `_call`
+            self._places.pop()
+        except IndexError:
+            turn.wait_for_place()
+            return
+        try:
+            self._due.remove(turn)
+        except ValueError:  # it has been given another meanwhile
+            self._free_place()
+
     def _forget(self, connection: Connection) -> None:
         """A connection is about to be closed by its owner."""
         self._connections.pop(connection.descriptor, None)  # not there when it was given up
@@ -814,13 +894,20 @@ class Engine:
         if not self._accepting:
             self._wake.set()  # there is room for another, or one less to drain
 
-    def _attend(self, descriptor: int) -> None:
-        """See to an event that is no connection's."""
+    def _attend(self, descriptor: int) -> bool:
+        """See to an event that is no connection's.
+
+        Returns:
+            Whether this thread leads still.
+        """
         if descriptor in self._listeners:
             self._accept(self._listeners[descriptor])
         elif descriptor == self._wake.descriptor:
             self._wake.clear()
             self._go_round(monotonic())
+            # A place may have come free that no thread came out of.
+            return not (self._due and self._places) or self._call(None)
+        return True
 
     def _go_round(self, now: float) -> None:
         """Look after the date, the deadlines, and whether to accept."""

@@ -1,9 +1,8 @@
 """What waits to be sent on one connection: in memory, in a spool file, or in the application's own file.
 
-An application's thread does not wait for a client. What the client does not take at once is kept here, and the
-selector sends it on. Little of it is kept in memory; more goes to temporary files; when there is too much of that too,
-the output is congested, and the application is not asked for more until the client has taken some. Only an
-application that pushes with `write()` cannot be asked later: its thread waits (`wait_for_client`).
+What the client does not take at once is kept here, and the selector sends it on. Little of it is kept in memory; more
+goes to temporary files; when there is too much of that too, the output is congested, and the application is not asked
+for more until the client has taken some. For that its thread waits (`wait_for_client`), and another has its place.
 """
 
 from __future__ import annotations

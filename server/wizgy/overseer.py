@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from math import inf
+from time import monotonic
 
 from wizgy import wsgi
 from wizgy.connection import Connection
@@ -25,14 +27,16 @@ class Call:
     Args:
         overseer: who watches it.
         connection: whose request it is.
-        began: when it entered the application, in seconds of the monotonic clock.
+        began: when it entered the application, in seconds of the monotonic clock; what it waited for a client is left
+            out, and while it does so this is never.
     """
 
-    __slots__ = ("_is_out", "_overseer", "began", "connection", "thread")
+    __slots__ = ("_is_out", "_overseer", "_spent", "began", "connection", "thread")
 
     def __init__(self, overseer: Overseer, connection: Connection, began: float) -> None:
         self._overseer = overseer
         self._is_out = False
+        self._spent = 0.0
         self.connection = connection
         self.began = began
         self.thread = get_ident()
@@ -48,12 +52,22 @@ class Call:
             self._is_out = True
             self._overseer.leave(self)
 
+    # Called by the thread.
+    def pause(self) -> None:
+        """Wait for a client: that time is not the application's."""
+        self._spent, self.began = monotonic() - self.began, inf
+
+    # Called by the thread.
+    def go_on(self) -> None:
+        """Be in the application again."""
+        self.began = monotonic() - self._spent
+
 
 class Overseer:
     """Knows which threads are in the application.
 
     Args:
-        limit: the seconds that a thread may be in it at a stretch.
+        limit: the seconds that a thread may be in it for a request.
     """
 
     def __init__(self, limit: float) -> None:

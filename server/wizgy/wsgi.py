@@ -72,7 +72,7 @@ class Channel(Protocol):
         """Prepare for a response whose end is that of the connection, before its head is sent."""
 
     def wait_for_room(self) -> None:
-        """Wait until no more is kept than should be, in the thread of an application that pushes."""
+        """Wait until no more is kept than should be."""
 
     def report(self, text: str, error: BaseException | None) -> None:
         """Say that the application is at fault, in a sentence, with the exception if there is one."""
@@ -272,7 +272,7 @@ def build_environ(base: Environ, line: RequestLine, content: BinaryIO, content_l
 
 
 class Response:
-    """One call of the application, from `start` to the end of what it returned.
+    """One call of the application, to the end of what it returned.
 
     Args:
         head: the request head.
@@ -296,7 +296,6 @@ class Response:
         "_framing",
         "_head",
         "_iterable",
-        "_iterator",
         "_own",
         "_remaining",
         "aborted",
@@ -312,7 +311,6 @@ class Response:
         self._own = own
         self._checked: http.CheckedHead | None = None
         self._iterable: Iterable[bytes] | None = None
-        self._iterator: Iterator[bytes] | None = None
         self._framing = _NONE
         self._remaining = 0  # bytes of content that Content-Length still promises
         self._excess = False  # whether there was more than it promised
@@ -322,11 +320,11 @@ class Response:
         self.keep_alive = head.keep_alive
         self.aborted = False
 
-    def start(self, application: Application) -> bool:
+    def run(self, application: Application) -> None:
         """Call the application and send what it returns.
 
-        Returns:
-            Whether the response is complete. If not, the channel is congested: call `resume` later.
+        All of its code runs in here, and so in one thread: what it holds may belong to that, as locks, connections to
+        SQLite and thread-local data do.
         """
         try:
             iterable = application(self._environ, self.start_response)
@@ -334,44 +332,30 @@ class Response:
             if kind is list or kind is tuple:
                 self._send_sequence(iterable)  # type: ignore[arg-type]
                 self._finish()
-                return True  # there is no close() to call
+                return  # there is no close() to call
             self._iterable = iterable
             if kind is not FileWrapper:
                 try:
-                    self._iterator = iter(iterable)
+                    iterator = iter(iterable)
                 except TypeError:
                     _refuse_returned(iterable)
                     raise
+                self._send_all(iterator)
             elif not self._send_file(iterable):  # type: ignore[arg-type]
-                self._iterator = self._iterate_file(iterable)  # type: ignore[arg-type]
-        except BaseException as error:  # noqa: BLE001 - the thread outlives whatever the application does
-            self._fail(error)
-            return True
-        return self.resume()
-
-    def resume(self) -> bool:
-        """Go on where `start` or the last `resume` stopped.
-
-        Returns:
-            Whether the response is complete.
-        """
-        try:
-            if self._iterator is not None:
-                for data in self._iterator:
-                    if self._send(data):
-                        if self._is_over():
-                            break
-                        return False
+                self._send_all(self._iterate_file(iterable))  # type: ignore[arg-type]
             self._finish()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - the thread outlives whatever the application does
             self._fail(error)
         else:
             self._close()
-        return True
 
-    def abandon(self) -> None:
-        """Give up a response that is not complete, because its client is gone."""
-        self._fail(Disconnected())
+    def _send_all(self, iterator: Iterator[bytes]) -> None:
+        """Send what the application gives, as long as the client can follow."""
+        for data in iterator:
+            if self._send(data):
+                if self._is_over():
+                    break
+                self._channel.wait_for_room()
 
     def head_lines(self) -> bytes:
         """The status line and the field lines of the application, where they were sent."""
@@ -578,7 +562,7 @@ class Response:
 
     def _close(self) -> None:
         """Call `close()` of the iterable, once."""
-        iterable, self._iterable, self._iterator = self._iterable, None, None
+        iterable, self._iterable = self._iterable, None
         try:
             close = getattr(iterable, "close", None)
             if close is not None:

@@ -149,3 +149,17 @@ def processor_seconds(pid: int) -> float:
     """The processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
+
+
+def peers(server: ServerProcess, sock: socket.socket) -> list[str]:
+    """The established connections of the server to a client's socket, from the kernel's table."""
+    local, remote = f":{server.address[1]:04X}", f":{sock.getsockname()[1]:04X}"
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    return [row[3] for row in rows if row[1].endswith(local) and row[2].endswith(remote) and row[3] == "01"]
+
+
+def pass_time(seconds: float) -> None:
+    """Let the server's deadlines pass."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, "time passes")

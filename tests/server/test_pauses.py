@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from tests.harness.process import ServerProcess
-from tests.server.client import HELLO, connect, read_all, read_answer, request, serving_workers, start, wait_until
+from tests.server.client import (
+    HELLO,
+    connect,
+    pass_time,
+    read_all,
+    read_answer,
+    request,
+    serving_workers,
+    start,
+    wait_until,
+)
 from tests.server.tls_client import Authority, secure
 
 TIMEOUTS = [word for name in ("header", "body", "keepalive", "write") for word in (f"--{name}-timeout", "0.5")]
@@ -22,12 +31,6 @@ PREAMBLE = b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 443\r\n"
 SIZE = 8 << 20
 
 Pause = Callable[[ServerProcess, Callable[[], object], float], None]
-
-
-def pass_time(seconds: float) -> None:
-    """Let the server's deadlines pass."""
-    end = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() >= end, "time passes")
 
 
 def stop(server: ServerProcess, meanwhile: Callable[[], object], seconds: float) -> None:

@@ -15,6 +15,7 @@ from tests.server.client import (
     HELLO,
     connect,
     is_alive,
+    peers,
     probe,
     read_all,
     read_answer,
@@ -107,14 +108,6 @@ def test_client_that_takes_nothing_is_cut(server: ServerProcess) -> None:
         except ConnectionResetError:
             pass
         assert len(data) < size
-
-
-def peers(server: ServerProcess, sock: socket.socket) -> list[str]:
-    """The established connections of the server to a client's socket, from the kernel's table."""
-    local, remote = f":{server.address[1]:04X}", f":{sock.getsockname()[1]:04X}"
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        rows = [line.split() for line in table.readlines()[1:]]
-    return [row[3] for row in rows if row[1].endswith(local) and row[2].endswith(remote) and row[3] == "01"]
 
 
 def test_slow_reader_that_keeps_on_is_served(server: ServerProcess) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -65,12 +66,18 @@ def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [environ["wsgi.input"].read()]
 
 
+def wait_at_once(wait: Callable[[], None]) -> bool:
+    """Wait for a client in the thread that has to, with no other for its place."""
+    wait()
+    return True
+
+
 def connect(sock: Socket) -> Connection:
     """A connection on `sock` that has something to read."""
     environ = server_environ(
         name="n", port="80", scheme="http", errors=sys.stderr, multithread=True, multiprocess=False
     )
-    service = Service(echo, Config(), ErrorLog(), None, None, Deadlines(), lambda connection: None)
+    service = Service(echo, Config(), ErrorLog(), None, None, Deadlines(), lambda connection: None, wait_at_once)
     return Connection(service, sock, ("192.0.2.1", "5"), environ)
 
 

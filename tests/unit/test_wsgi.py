@@ -97,7 +97,7 @@ class Call:
         self.channel = channel
         self.reports = channel.reports
         self.response = Response(head, {}, channel, ServerFields(DATE, b""))
-        self.done = self.response.start(app)
+        self.response.run(app)
 
     @property
     def head(self) -> bytes:
@@ -110,8 +110,7 @@ class Call:
     def is_failure(self) -> bool:
         """Whether it is a 500 with nothing of the application's in it."""
         return (
-            self.done
-            and self.response.code == 500
+            self.response.code == 500
             and not self.response.keep_alive
             and not self.response.aborted
             and self.channel.data.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
@@ -147,7 +146,6 @@ def giving(content: Any, *fields: tuple[str, str], status: str = "200 OK") -> Ap
 def test_list_has_its_length(content: Any) -> None:
     """A list or tuple is sent at once, with its length (PEP 3333, "Handling the Content-Length Header")."""
     done = call(giving(content))
-    assert done.done
     assert b"\r\nContent-Length: 3\r\n" in done.head
     assert done.content == b"abc"
     assert len(done.channel.pieces) == 1
@@ -294,7 +292,6 @@ def test_exception_after_the_head_aborts(error: BaseException) -> None:
     """An exception after the head cuts the response, without a last chunk, and closes the iterable once."""
     body = Body(b"part", error)
     done = call(giving(body))
-    assert done.done
     assert done.response.aborted
     assert done.content == b"4\r\npart\r\n"
     assert body.closed == 1
@@ -403,7 +400,7 @@ def test_no_content(method: str, status: str, as_list: bool) -> None:
 )
 def test_close_is_called_once(body: Body) -> None:
     """close() is called exactly once, whatever happens (PEP 3333, "Specification Details")."""
-    assert call(giving(body)).done
+    call(giving(body))
     assert body.closed == 1
 
 
@@ -426,28 +423,29 @@ def test_failing_close_keeps_the_answer() -> None:
     assert "close()" in done.reports[0][0]
 
 
-def test_congestion_pauses() -> None:
-    """While the channel is congested the application is asked for nothing, and goes on later."""
+def test_congestion_waits() -> None:
+    """While the channel is congested the application is asked for nothing, and goes on in the same call."""
     channel = Channel()
     channel.congested = True
     body = Body(b"one", b"two")
     done = call(giving(body), channel=channel)
-    assert not done.done
-    assert (body.given, body.closed) == (1, 0)
-    channel.congested = False
-    assert done.response.resume()
+    assert channel.waited == 1
     assert done.content == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
     assert body.closed == 1
 
 
-def test_abandoned_pause() -> None:
-    """A response that pauses and is given up closes its iterable."""
+def test_client_that_goes_while_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response whose client is gone is asked for no more, and closes its iterable."""
+
+    def wait(channel: Channel) -> None:
+        raise Disconnected
+
+    monkeypatch.setattr(Channel, "wait_for_room", wait)
     channel = Channel()
     channel.congested = True
     body = Body(b"one", b"two")
     done = call(giving(body), channel=channel)
-    done.response.abandon()
-    assert body.closed == 1
+    assert (body.given, body.closed) == (1, 1)
     assert done.response.aborted
     assert done.reports == []
 
@@ -892,7 +890,7 @@ def test_write_waits_for_room() -> None:
         return []
 
     channel = Channel()
-    assert call(app, channel=channel).done
+    call(app, channel=channel)
     assert channel.waited == 3
 
 
