@@ -379,7 +379,7 @@ class Return:
     """A thread that has waited for its client and wants a place in the application again."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._turn = Lock()
         self._turn.acquire()
 
     def wait_for_place(self) -> None:
