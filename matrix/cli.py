@@ -107,6 +107,9 @@ def _end_everything(engine: Engine | None) -> None:
     try:
         if engine:
             engine.clean_up()
+    except SetupError as error:
+        # What came of the cells is known, and stays the exit status.
+        print(f"matrix: warning: not everything was removed; `python -m matrix clean` does: {error}", file=sys.stderr)
     finally:
         children.end_marked(children.this_run())
         children.remove_directories(children.this_run())

@@ -71,7 +71,7 @@ def control_image(cell: Cell) -> str:
 class Container:
     """A container that answers.
 
-    `command` is what it runs, `leave` what a person types to remove it.
+    `command` is what it runs, `leave` what a person types to remove it; `warnings` say what went wrong on removing it.
     """
 
     id: str
@@ -82,6 +82,7 @@ class Container:
     command: tuple[str, ...]
     leave: str
     follower: subprocess.Popen[bytes]
+    warnings: list[str]
 
     def ask(self, code: str) -> Any:
         """Run code in its Python, and return the JSON that it prints."""
@@ -166,6 +167,7 @@ class Engine:
         """
         service = cell.version.framework
         project = f"wizgy-matrix-{self.run}-{uuid.uuid4().hex[:8]}"
+        warnings: list[str] = []
         labels = {LABEL: self.run}
         override = {
             "services": {service: {"image": image, "labels": labels}},
@@ -179,13 +181,19 @@ class Engine:
             with contextlib.ExitStack() as leaving:
                 if not self.keep:
                     down = [*compose, "down", "--volumes", "--timeout", "5"]
-                    leaving.callback(self._remove, down, variables)
-                container = self._up(compose, variables, service, image, Path(temporary))
+                    leaving.callback(self._remove, warnings, down, variables)
+                container = self._up(compose, variables, service, image, Path(temporary), warnings)
                 leaving.callback(children.end, container.follower)
                 yield container
 
     def _up(
-        self, compose: list[str], variables: dict[str, str], service: str, image: str, temporary: Path
+        self,
+        compose: list[str],
+        variables: dict[str, str],
+        service: str,
+        image: str,
+        temporary: Path,
+        warnings: list[str],
     ) -> Container:
         try:
             run_step(
@@ -196,7 +204,8 @@ class Engine:
             raise StartError(f"the container did not become healthy\n{error}\nlog:\n{log}") from error
         container = run_step([*compose, "ps", "--quiet", service], variables=variables).strip()
         project = compose[compose.index("--project-name") + 1]
-        return self._container(container, image, PORT, temporary, f"docker compose --project-name {project} down")
+        leave = f"docker compose --project-name {project} down"
+        return self._container(container, image, PORT, temporary, leave, warnings)
 
     @contextmanager
     def serve_given(self, image: str, port: int) -> Iterator[Container]:
@@ -206,15 +215,15 @@ class Engine:
             SetupError: there is no such image.
             StartError: it ended, or does not answer.
         """
+        warnings: list[str] = []
         publish = ["--publish", f"127.0.0.1::{port}"]
         container = run_step(["docker", "run", "--detach", "--label", f"{LABEL}={self.run}", *publish, image]).strip()
         with children.temporary_directory() as temporary, contextlib.ExitStack() as leaving:
             if not self.keep:
-                leaving.callback(self._remove, ["docker", "rm", "--force", "--volumes", container])
+                leaving.callback(self._remove, warnings, ["docker", "rm", "--force", "--volumes", container])
             try:
-                started = self._container(
-                    container, image, port, Path(temporary), f"docker rm --force {container[:12]}"
-                )
+                leave = f"docker rm --force {container[:12]}"
+                started = self._container(container, image, port, Path(temporary), leave, warnings)
                 leaving.callback(children.end, started.follower)
                 wait_answering(started.url)
             except (StartError, SetupError) as error:
@@ -222,7 +231,9 @@ class Engine:
                 raise StartError(f"{image} does not answer on port {port}\n{error}\nlog:\n{log}") from error
             yield started
 
-    def _container(self, container: str, image: str, port: int, temporary: Path, leave: str) -> Container:
+    def _container(
+        self, container: str, image: str, port: int, temporary: Path, leave: str, warnings: list[str]
+    ) -> Container:
         [inspected] = json.loads(run_step(["docker", "inspect", container]))
         bindings = inspected["NetworkSettings"]["Ports"].get(f"{port}/tcp")
         if not bindings:
@@ -237,6 +248,7 @@ class Engine:
             follower=_follow_log(container, log),
             command=(*(inspected["Config"]["Entrypoint"] or ()), *(inspected["Config"]["Cmd"] or ())),
             leave=leave,
+            warnings=warnings,
         )
 
     def run_control(self, cell: Cell, image: str, again: str, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd:
@@ -265,11 +277,13 @@ class Engine:
         session.take(written)
         return session.end(process.returncode, output)
 
-    def _remove(self, command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
-        """Remove a container in order; what is left after all is removed by `clean_up`, and is no fault of a cell."""
-        with contextlib.suppress(SetupError):
+    def _remove(self, warnings: list[str], command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        """Remove a container in order. A failure is a warning: it is no fault of a cell, and `clean_up` tries again."""
+        try:
             if not self.stop:
                 run_step(command, variables=variables)
+        except SetupError as error:
+            warnings.append(str(error))
 
     def clean_up(self) -> None:
         """Remove every container and network of this run.
@@ -291,7 +305,8 @@ def remove_labelled(chosen: Callable[[str], bool]) -> tuple[int, int]:
         found = _labelled(["ps", "--all"], chosen), _labelled(["network", "ls"], chosen)
         if not any(found):
             return removed[0], removed[1]
-        problem = _remove_all(["rm", "--force", "--volumes"], found[0]) + _remove_all(["network", "rm"], found[1])
+        problems = _remove_all(["rm", "--force", "--volumes"], found[0]), _remove_all(["network", "rm"], found[1])
+        problem = "\n".join(filter(None, problems))
         removed = [count + len(ids) for count, ids in zip(removed, found, strict=True)]
     raise SetupError(problem or "containers came back while they were removed")
 

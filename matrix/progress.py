@@ -154,6 +154,7 @@ def describe_failures(result: CellResult) -> list[str]:
     if result.cell.explanation and result.cell.verdict in UNEXPECTED:
         first, *others = result.cell.explanation.splitlines()
         lines += [first, *others[-EXPLANATION_LINES:]]
+    lines += [f"warning: {line}" for warning in result.cell.warnings for line in warning.splitlines()]
     failed = [case for case in result.cases if case.verdict in UNEXPECTED]
     for case in failed[:MAX_SHOWN]:
         blame = f" [{case.blame.on}]" if case.blame else ""

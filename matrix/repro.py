@@ -133,6 +133,8 @@ def reproduce(matrix: Matrix, transport: Transport, suite: Suite, order: Order) 
             print(f"it goes on serving on {started.url}")
             print(f"  get in: {shlex.join(started.entry)}")
             print(f"  end it: {started.leave}")
+    for warning in started.warnings:
+        print(f"warning: {warning}")
     return exit_status([record.verdict, *(case.verdict for case in cases)])
 
 

@@ -147,6 +147,7 @@ class Cell:
     provenance: Provenance = about("what it was made of")
     verdict: Verdict = about("the worst verdict of its cases, or why it has none")
     explanation: str = about("why it could not run or was skipped; the end of the log where that helps", default="")
+    warnings: tuple[str, ...] = about("what went wrong beside its tests, as when its server was removed", default=())
     started: str = about("when it started, in UTC", pattern=TIME)
     seconds: float = about("how long it took, with setting it up", minimum=0)
     reproduce: str = about("the command that runs the cell again, quoted for a shell")

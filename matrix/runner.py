@@ -95,6 +95,7 @@ class Attempts:
     provenance: Provenance = field(default_factory=Provenance)
     explanation: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -143,7 +144,7 @@ class CellRunner:
         attempts = self._attempt(cell)
         if self.stop:
             raise Interrupted
-        cases = self._played_again(cell, list(attempts.done.values()))
+        cases = self._played_again(cell, attempts)
         if self.jury:
             cases = self.jury.judge(cell, cases)
         if self.stop:
@@ -155,6 +156,7 @@ class CellRunner:
             provenance=attempts.provenance,
             verdict=verdict,
             explanation=attempts.explanation,
+            warnings=tuple(attempts.warnings),
             started=started,
             seconds=round(time.monotonic() - began, 2),
             reproduce=again_command(cell, self.transport, self.suite, self.kinds),
@@ -225,6 +227,7 @@ class CellRunner:
                 end = self._run_once(cell, started, attempts, ONE_AT_A_TIME if one_at_a_time else ())
                 died = started.dead()
                 log = _tail(started)
+            attempts.warnings += started.warnings
             if self.stop:
                 raise Interrupted
             if end.finished or end.cut:
@@ -243,8 +246,9 @@ class CellRunner:
             f"{left} cases were not run: the server was started {MAX_RESTARTS + 1} times\n{attempts.explanation}"
         )
 
-    def _played_again(self, cell: Cell, cases: list[Case]) -> list[Case]:
+    def _played_again(self, cell: Cell, attempts: Attempts) -> list[Case]:
         """Play what failed once more, alone, and say of what then passes that it is unstable."""
+        cases = list(attempts.done.values())
         failed = frozenset((case.kind, case.id) for case in cases if case.verdict == "fail")
         if not failed or len(failed) > MAX_PLAYED_AGAIN:
             return cases
@@ -263,6 +267,7 @@ class CellRunner:
                 )
         except (SetupError, StartError):
             return cases
+        attempts.warnings += started.warnings
         passed = {(case.kind, case.id) for case in again if case.verdict == "pass"}
         return [
             replace(case, explanation=f"{UNSTABLE}: {case.explanation}") if (case.kind, case.id) in passed else case

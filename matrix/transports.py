@@ -12,7 +12,7 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matrix.cells import Cell
@@ -59,6 +59,7 @@ class Started:
         leave: what a person does to end it, when it is kept running.
         directory: where the shell is started.
         launch: how to start another server like it; None: this transport cannot.
+        warnings: what went wrong when it was ended; known on leaving.
     """
 
     url: str
@@ -69,6 +70,7 @@ class Started:
     leave: str = ""
     directory: Path = ROOT
     launch: Launch | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 class Transport(ABC):
@@ -222,6 +224,7 @@ class ImageTransport(Transport):
             dead=container.dead,
             entry=("docker", "exec", "-it", container.id, "sh"),
             leave=container.leave,
+            warnings=container.warnings,
         )
 
     def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
@@ -317,7 +320,15 @@ class GivenImageTransport(Transport):
                 image=self.image, digest=container.digest, server_command=shlex.join(container.command)
             )
             entry = ("docker", "exec", "-it", container.id, "sh")
-            yield Started(container.url, container.log, provenance, container.dead, entry, container.leave)
+            yield Started(
+                container.url,
+                container.log,
+                provenance,
+                container.dead,
+                entry,
+                container.leave,
+                warnings=container.warnings,
+            )
 
     def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
         """Run the control of the same framework version as a process, where its Python is here."""

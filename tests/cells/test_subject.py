@@ -101,9 +101,7 @@ def test_nothing_serves(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     framework = world.matrix.frameworks["plain"]
-    with pytest.raises(
-        WrongSubject, match=r"nothing answered GET http://.*/hello within 0.1 s; start the server first"
-    ):
+    with pytest.raises(WrongSubject, match=r"nothing answered GET http://.*/hello within 0.1 s; start the"):
         recognise(url, framework, 0.1)
     with pytest.raises(WrongSubject, match=r"expected http://HOST:PORT, got 'https://x\.test'"):
         recognise("https://x.test", framework)

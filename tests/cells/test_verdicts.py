@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from matrix.cells import Cell
 from matrix.jury import Jury
 from matrix.progress import describe_cell, describe_failures
 from matrix.results import Case, Verdict, exit_status
 from matrix.runner import CellResult, CellRunner
 from matrix.stop import Stop
-from tests.cells.small import NO_PYTHON, World
+from matrix.transports import Started
+from tests.cells.small import NO_PYTHON, SmallTransport, World
 
 SERVERS = ("good", "other", "mute", "frail", "rude", "moody", "absent")
 
@@ -158,6 +162,24 @@ def test_server_that_does_not_start(results: Results) -> None:
     assert result.cell.verdict == "setup-error"
     assert "no such thing" in result.cell.explanation
     assert exit_status([result.cell.verdict]) == 3
+
+
+def test_server_that_does_not_go_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong when a server is removed is a warning of its cell, whose verdict stays."""
+
+    @contextmanager
+    def start(cell: Cell) -> Iterator[Started]:
+        with SmallTransport.start(world.transport, cell) as started:
+            yield started
+        started.warnings.append("docker compose down failed with status 1:\nstuck")
+
+    monkeypatch.setattr(world.transport, "start", start)
+    runner = CellRunner(world.matrix, world.transport, world.suite, Stop(), kinds=("conformance",))
+    result = runner.run(world.cell("good"))
+
+    assert result.cell.verdict == "pass"
+    assert result.cell.warnings == ("docker compose down failed with status 1:\nstuck",)
+    assert "warning: stuck" in describe_failures(result)
 
 
 def test_python_that_is_not_here(results: Results) -> None:
