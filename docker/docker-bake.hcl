@@ -361,6 +361,7 @@ target "controls" {
 group "gate" {
   targets = [
     "control_wsgi-1-0-1_py3-10",
+    "control_wsgi-1-0-1_py3-13",
     "control_wsgi-1-0-1_py3-14",
     "control_flask-3-1_py3-10",
     "control_flask-3-1_py3-13",
@@ -376,6 +377,7 @@ group "gate" {
     "control_pyramid-2-0_py3-14",
     "control_pyramid-1-10_py3-13",
     "wizgy_wsgi-1-0-1_py3-10",
+    "wizgy_wsgi-1-0-1_py3-13",
     "wizgy_wsgi-1-0-1_py3-14",
     "wizgy_flask-3-1_py3-10",
     "wizgy_flask-3-1_py3-13",
@@ -390,10 +392,15 @@ group "gate" {
     "wizgy_pyramid-2-1_py3-14",
     "wizgy_pyramid-2-0_py3-14",
     "wizgy_pyramid-1-10_py3-13",
+    "gunicorn-sync_wsgi-1-0-1_py3-13",
     "gunicorn-sync_flask-3-1_py3-13",
+    "gunicorn-gthread_wsgi-1-0-1_py3-13",
     "gunicorn-gthread_flask-3-1_py3-13",
+    "waitress_wsgi-1-0-1_py3-13",
     "waitress_flask-3-1_py3-13",
+    "cheroot_wsgi-1-0-1_py3-13",
     "cheroot_flask-3-1_py3-13",
+    "wsgiref_wsgi-1-0-1_py3-13",
     "wsgiref_flask-3-1_py3-13",
   ]
 }

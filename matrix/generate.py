@@ -8,6 +8,7 @@
 | `docker/docker-bake.hcl` | a target for each cell, a group for each tier; whole |
 | `docker/ci-matrix.json` | the cells of each tier, as jobs of CI; whole |
 | `docs/matrix-cells.md` | what there is, for a reader; whole |
+| `docs/application-behaviour.md` | what an application may expect of which server; whole |
 | `docker/locks/`, `requirements/servers/` | what each version and each server needs, by `requirements/lock.py` |
 
 A part of a file stands between two comments: `BEGIN` and `END`.
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from matrix.behaviour import behaviour_page
 from matrix.cells import Cell, all_cells, in_tier
 from matrix.containers import bake_name, cell_image, cell_target, control_image, control_target
 from matrix.manifest import ROOT, Framework, Matrix, MatrixError, Server, Version
@@ -411,4 +413,5 @@ MADE = (
     Made("docker/docker-bake.hcl", bake_file, whole=True),
     Made("docker/ci-matrix.json", ci_matrix, whole=True),
     Made("docs/matrix-cells.md", cells_page, whole=True),
+    Made("docs/application-behaviour.md", behaviour_page, whole=True),
 )

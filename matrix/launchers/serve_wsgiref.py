@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from wsgiref.simple_server import WSGIServer, make_server
 
-from launcher import arguments
-
 
 class Server(WSGIServer):
     """The server, with room for more than five clients that wait."""
@@ -14,5 +12,8 @@ class Server(WSGIServer):
 
 
 if __name__ == "__main__":
+    # Here, as the processes of `multiprocessing` import this file by its path, and find no neighbour of it.
+    from launcher import arguments
+
     host, port, application = arguments()
     make_server(host, port, application, Server).serve_forever()

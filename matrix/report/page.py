@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from matrix.report.behaviour import behaviour_table
 from matrix.report.payload import DETAIL_BYTES, count_verdicts, make_payload
 from matrix.results import UNEXPECTED, VERDICTS, Results, Verdict
 
@@ -76,6 +77,7 @@ def render_page(
         keys=KEYS,
         verdicts=VERDICTS,
         cells=list(counts.items()),
+        behaviour=behaviour_table(results, titles),
         style=_mark_safe(style, "style"),
         style_hash=_content_hash(style),
         script=_mark_safe(script, "script"),

@@ -7,21 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from matrix.report.behaviour import MARKS, behaviour_table
 from matrix.report.page import describe_facts, headline
 from matrix.report.payload import count_verdicts
 from matrix.results import UNEXPECTED, VERDICTS, Case, Results, Verdict, worst
-
-MARKS: dict[Verdict, str] = {
-    "crash": "💥",
-    "setup-error": "🚧",
-    "app-error": "🧩",
-    "fail": "❌",
-    "timeout": "⏳",
-    "stale": "♻️",
-    "known": "🔷",
-    "pass": "✅",
-    "skip": "⬜",
-}
 
 MAX_CASES = 50
 """How many failing cases are listed: CI systems cut long summaries, or refuse them."""
@@ -40,7 +29,7 @@ def render_summary(results: Results, *, titles: Mapping[str, str] | None = None)
     counts = count_verdicts(results)
     lines = [f"## {headline(results)}", "", " · ".join(map(escape, describe_facts(results))), ""]
     lines += [*_grid(results, counts, titles or {}), "", _legend(counts), ""]
-    lines += [*_cell_problems(results), *_failing_cases(results)]
+    lines += [*_cell_problems(results), *_failing_cases(results), *_behaviour(results, titles or {})]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -134,6 +123,19 @@ def _failing_cases(results: Results) -> Iterator[str]:
     if len(ordered) > MAX_CASES:
         yield f"\nand {len(ordered) - MAX_CASES:,} more cases"
     yield f"\nTo see the first of them again:\n\n```console\n$ {_one_line(ordered[0][0].reproduce)}\n```"
+
+
+def _behaviour(results: Results, titles: Mapping[str, str]) -> Iterator[str]:
+    """Yield what an application may expect of each server, where the run asked."""
+    table = behaviour_table(results, titles)
+    if table is None:
+        return
+    yield "\n## What an application may expect\n"
+    yield "| an application may expect | " + " | ".join(escape(server) for server in table.servers) + " |"
+    yield "|---|" + "---|" * len(table.servers)
+    for rule, marks in table.rows:
+        yield f"| {escape(rule)} | {' | '.join(marks)} |"
+    yield ""
 
 
 def _known_cases(results: Results) -> Iterator[str]:

@@ -24,13 +24,13 @@ from tests.harness.frameworks import Framework
 from tests.harness.target import Target
 
 START_SECONDS = 30.0
-STOP_SECONDS = 4.0
+STOP_SECONDS = 3.0
 """Seconds for a server to end after SIGTERM: its application has work for a second."""
 
 GONE_SECONDS = 1.0
 """Seconds for processes of the application to end after the server."""
 
-LOG_SECONDS = 1.5
+LOG_SECONDS = 1.0
 """Seconds until a line that was written has to be in the log."""
 
 

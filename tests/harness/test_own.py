@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +101,14 @@ def test_wizgy_of_this_tree_has_no_settings_from_outside(monkeypatch: pytest.Mon
 
     assert "WIZGY_THREADS" not in launch.variables
     assert launch.variables["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT / "server")
+
+
+def test_url_alone_starts_nothing(servers: OwnServers) -> None:
+    """Where only a URL is known, tests that need a server of their own are skipped, and say why."""
+    case = "tests/contract/test_application_behaviour.py::test_terminated_process"
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", case]
+    command += ["--url", servers.get().target.url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "2 skipped" in done.stdout, done.stdout + done.stderr
+    assert "only the URL of one is known" in done.stdout

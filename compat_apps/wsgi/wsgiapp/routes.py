@@ -1,4 +1,4 @@
-"""The routes that every compat app has, and the probes of PEP 3333."""
+"""The routes that every compat app has, the probes of PEP 3333, and what applications do in the wild."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from wsgiref.util import FileWrapper, request_uri
 
 from wsgiapp import requests, responses, sessions
+from wsgiapp.behaviour import BEHAVIOURS
 from wsgiapp.misbehaviour import PROBES
 from wsgiapp.routing import Router
 
@@ -217,4 +218,12 @@ def probe(environ: WSGIEnvironment, start_response: StartResponse, name: str, re
     mounted = f"/probe/{name}"
     environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + mounted
     environ["PATH_INFO"] = environ["PATH_INFO"][len(mounted) :]
+    return application(environ, start_response)
+
+
+@router.route("/behaviour/<str>")
+def application_behaviour(environ: WSGIEnvironment, start_response: StartResponse, name: str) -> Iterable[bytes]:
+    application = BEHAVIOURS.get(name)
+    if application is None:
+        return responses.text(start_response, "No such behaviour.\n", status=404)
     return application(environ, start_response)
