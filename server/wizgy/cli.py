@@ -227,7 +227,8 @@ def load(reference: str, config: Config, start: str = os.curdir) -> Application:
         UsageError: there is no such folder.
         LoadError: the application cannot be imported, or its folder is gone.
     """
-    enter_folder(start)
+    if not os.path.isabs(config.chdir):
+        enter_folder(start)
     if config.chdir:
         try:
             os.chdir(config.chdir)
@@ -267,9 +268,13 @@ def run(arguments: Sequence[str]) -> int:
         share_memory()
 
     def configure() -> Config:
-        enter_folder(start)
+        try:
+            enter_folder(start)
+        except LoadError:
+            if not os.path.isabs(str(options.flags.get("chdir", ""))):
+                raise
         config = parse_arguments(arguments)[1]
-        return config.replace(chdir=os.path.join(start, config.chdir))
+        return config if start == os.curdir else config.replace(chdir=os.path.join(start, config.chdir))
 
     try:
         return supervisor.run(lambda config: load(options.app, config, start), configure(), configure)

@@ -204,7 +204,10 @@ def choice(*choices: str) -> Callable[[str], str]:
 
 def file_path(value: str) -> str:
     """A path, from where it was said and not from where ``--chdir`` leads; nothing or ``-`` as it is."""
-    return os.path.abspath(value) if value not in ("", "-") else value
+    try:
+        return os.path.abspath(value) if value not in ("", "-") else value
+    except FileNotFoundError:
+        raise ValueError("expected a path from / on, as the current folder is gone") from None
 
 
 def find_descriptor(path: str) -> int | None:

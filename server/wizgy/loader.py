@@ -26,7 +26,8 @@ def find_start_folder() -> str:
     """
     name = os.environ.get("PWD", "")
     try:
-        if os.path.isabs(name) and os.path.samestat(os.stat(name), os.stat(os.curdir)):
+        is_right = os.path.isabs(name) and os.path.samestat(os.stat(name), os.stat(os.curdir))
+        if is_right and os.access(name, os.X_OK):
             return name
     except OSError:
         pass  # the variable is an old one
@@ -45,6 +46,8 @@ def enter_folder(name: str) -> None:
     try:
         os.chdir(name)
         os.getcwd()  # a folder that was removed can be entered by those who are in it
+    except PermissionError:
+        pass  # who started this process was allowed to, and this user is in it
     except OSError as error:
         place = "The current folder" if name == os.curdir else f"The folder {name}"
         raise LoadError(

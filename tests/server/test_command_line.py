@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from tests.harness.process import ServerProcess
 from tests.server.client import FOLDER, TIMEOUT, get, start
 from wizgy import __version__
 from wizgy.config import SETTINGS
+from wizgy.loader import enter_folder, find_start_folder
 
 """Whether the standard library, and so wizgy, reads TOML."""
 
@@ -288,3 +291,32 @@ def test_json_error_log() -> None:
     event = json.loads(line)
     assert event["level"] == "error"
     assert "SystemExit: 7" in event["traceback"]
+
+
+def test_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that it was started in need not be one that its user may enter: an application is found elsewhere."""
+    there = os.curdir
+
+    def refuse(name: str) -> None:
+        if name == there:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "chdir", refuse)
+    enter_folder(there)
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    monkeypatch.setenv("PWD", os.getcwd())
+    assert find_start_folder() == os.curdir
+
+
+def test_folder_that_is_gone(tmp_path: Path) -> None:
+    """The folder that it was started in may be gone, where --chdir names another from the root on."""
+    (tmp_path / "gone").mkdir()
+    script = 'cd "$1"; rmdir "$1"; shift; exec "$@"'
+    command = ["sh", "-c", script, "sh", str(tmp_path / "gone"), sys.executable, "-m", "wizgy"]
+    with ServerProcess(["--bind", "127.0.0.1:0", "--chdir", str(FOLDER), "served:app"], command=command) as server:
+        assert get(server.wait_ready()) == (200, b"hello\n")
+    (tmp_path / "gone").mkdir()
+    with ServerProcess(["--bind", "127.0.0.1:0", "--access-log", "log", "served:app"], command=command) as server:
+        assert server.wait() in (2, 3)
+        assert "folder is gone" in server.stderr
+        assert "Traceback" not in server.stderr
