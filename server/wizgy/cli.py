@@ -253,9 +253,6 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not options.app:
         raise UsageError(NO_APPLICATION)
-    replaced = find_replaced()
-    if replaced:
-        raise LoadError(replaced)
     if options.check:
         read_certificates(config)
         load(options.app, config)
@@ -299,6 +296,8 @@ def main() -> NoReturn:
     """The ``wizgy`` command."""
     open_standard_files()
     try:
+        if replaced := find_replaced():
+            raise LoadError(replaced)
         sys.exit(run(sys.argv[1:]))
     except StartError as error:
         print(f"wizgy: {error}", file=sys.stderr)

@@ -33,7 +33,7 @@ from wizgy.logline import (
     takes_answer,
     takes_id,
 )
-from wizgy.primitives import clock
+from wizgy.primitives import clock, get_ident
 from wizgy.sink import FileTarget, Sink, StandardTarget, StreamTarget
 
 DAYS: Final = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
@@ -354,7 +354,7 @@ class ErrorStream(io.TextIOBase):
 
     def _pass_on(self, text: str) -> None:
         piece = Piece(text)
-        piece.origin = (threading.get_ident(), self._thread.record, current_request_id.get())
+        piece.origin = (get_ident(), self._thread.record, current_request_id.get())
         self._log.sink.write(piece)
 
 

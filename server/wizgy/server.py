@@ -34,12 +34,12 @@ def serve(application: Application, **settings: object) -> None:
 
     Source: PEP 3333
     """
+    _check(application)
     if threading.current_thread() is not threading.main_thread():
         raise UsageError(
             "wizgy.serve is for the main thread, the only one that handles signals. In another thread use "
             "wizgy.make_server(('127.0.0.1', 8888), application).serve_forever()."
         )
-    _check(application)
     config = check_keywords(settings)
     if config.reload:
         raise UsageError("setting reload: the application is loaded already. Use the command: wizgy --reload APP.")

@@ -73,13 +73,14 @@ def test_request_that_does_not_end() -> None:
             sock.sendall(request("/loop"))
             victim = int(server.wait_stdout(r"loops in (\d+)")[1])
             response, content = read_answer(sock)
-            assert (response.status, content) == (504, b"The application did not answer in time.\n")
+            assert (response.status, content) == (504, b"The application did not answer in time (--request-timeout).\n")
             assert response.getheader("Connection") == "close"
             assert sock.recv(1) == b""
             wait_until(lambda: victim not in children(server.pid), "the worker is replaced")
         assert load.failures == []
         assert (before - {victim}) < serving_workers(server, 2)
-        said = "GET /loop: The application took more than 1 s; the request was answered with 504. It is here:"
+        took = "GET /loop: The application took more than 1 s (--request-timeout)"
+        said = f"{took}; the request was answered with 504. It is here:"
         assert server.stderr.count(said) == 1
         server.wait_stderr(re.escape(said) + r'\n  File ".*served\.py", line \d+, in app\n')
         server.wait_stderr(f"Worker {victim} has a request that does not end; another one takes its place.")
@@ -92,7 +93,9 @@ def test_answer_that_does_not_end() -> None:
         sock.sendall(request("/halves/100000"))
         with pytest.raises(http.client.IncompleteRead):
             read_answer(sock)
-        server.wait_stderr("GET /halves/100000: The application took more than 1 s; the request was cut")
+        server.wait_stderr(
+            r"GET /halves/100000: The application took more than 1 s \(--request-timeout\); the request was cut"
+        )
         server.wait_stdout(r'"GET /halves/100000 HTTP/1\.1" 200 ')
 
 
