@@ -32,6 +32,7 @@ from functools import partial
 from os import read, write
 from typing import TYPE_CHECKING, Final, Protocol
 
+from wizgy import standard
 from wizgy.config import Config
 from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
 from wizgy.errors import StartError
@@ -1130,9 +1131,7 @@ def most_calls(least: int, jitter: int) -> int:
         return NEVER
     if not jitter:
         return least
-    import random  # not at the top: it takes a while, and few need it
-
-    return least + random.randint(0, jitter)
+    return least + standard.random.randint(0, jitter)
 
 
 def most_connections() -> int:
@@ -1144,7 +1143,7 @@ def most_connections() -> int:
 def most_descriptors() -> int:
     """How many file descriptors this process may have."""
     try:
-        import resource
+        resource = standard.resource
     except ImportError:  # not a Unix
         return 512
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -9,8 +9,10 @@ import sys
 from types import CoroutineType, ModuleType
 from typing import Final, cast
 
+from wizgy import standard
 from wizgy.callables import ATTRIBUTES, find_objection
 from wizgy.errors import LoadError, UsageError
+from wizgy.standard import keep_standard
 from wizgy.wsgi import Application
 
 MISSING: Final = object()
@@ -69,6 +71,7 @@ def load_application(reference: str) -> Application:
     """
     match = _read_reference(reference)
     folder = os.getcwd()
+    keep_standard(folder)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     module = _import(match["module"])
@@ -144,7 +147,9 @@ def _import_file(path: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
+    folder = os.path.dirname(os.path.realpath(path))
+    keep_standard(folder)
+    sys.path.insert(0, folder)
     spec.loader.exec_module(module)
     return module
 
@@ -184,10 +189,8 @@ def _find_hidden(module: ModuleType) -> str:
 
 def _suggest(module: ModuleType, attributes: str) -> str:
     """What may have been meant: a callable of a similar name, else one of the usual name."""
-    from difflib import get_close_matches  # not at the top: few starts need it
-
     names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    near = get_close_matches(attributes, names, n=1) or [name for name in ATTRIBUTES if name in names]
+    near = standard.difflib.get_close_matches(attributes, names, n=1) or [name for name in ATTRIBUTES if name in names]
     return f" Did you mean {module.__name__}:{near[0]}?" if near else ""
 
 
@@ -206,9 +209,7 @@ def _explain(text: str, error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
-    import traceback  # not at the top: it takes a while, and there should be no need
-
-    lines = traceback.format_exception(type(error), error, trace)
+    lines = standard.traceback.format_exception(type(error), error, trace)
     return f"{text}\n{''.join(lines).rstrip()}"
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, Final, TextIO
 
+from wizgy import standard
 from wizgy.config import LOG_LEVELS, Config, find_descriptor
 from wizgy.errors import UsageError
 from wizgy.http.request import RequestHead
@@ -242,15 +243,11 @@ def _describe(head: RequestHead, request_id: str) -> str:
 def _format_traceback(error: BaseException | None) -> str:
     if error is None:
         return ""
-    import traceback  # not at the top: it takes a while, and there should be none
-
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n")
+    return "".join(standard.traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n")
 
 
 def _to_json(event: dict[str, object]) -> str:
-    import json  # not at the top: few starts need it
-
-    return json.dumps(event) + "\n"
+    return standard.json.dumps(event) + "\n"
 
 
 def standard_sink(descriptor: int, log: ErrorLog) -> Sink:

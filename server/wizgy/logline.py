@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from wizgy import standard
 from wizgy.http.request import RequestHead
 from wizgy.primitives import clock
 
@@ -261,7 +262,7 @@ def takes_answer(name: str) -> bool:
 
 def make_json_format() -> LineFormat:
     """Make a function that writes one JSON object a request."""
-    from json.encoder import encode_basestring_ascii as quote  # not at the top: it costs two milliseconds of the start
+    quote = standard.json.encoder.encode_basestring_ascii
 
     def quote_or_null(value: str | None) -> str:
         return "null" if value is None else quote(value)

@@ -15,6 +15,7 @@ import struct
 from collections import deque
 from typing import BinaryIO, Final, cast
 
+from wizgy import standard
 from wizgy.primitives import RLock, monotonic, poll
 from wizgy.transport import Transport
 from wizgy.wsgi import Disconnected
@@ -376,6 +377,25 @@ def open_temporary_file() -> BinaryIO:
     Raises:
         OSError: there is no room or no temporary folder.
     """
-    import tempfile  # not at the top: it costs ten milliseconds of the start, and few requests need it
-
+    tempfile = standard.tempfile
+    if tempfile.tempdir is None:
+        tempfile.tempdir = _find_temporary_folder()
     return cast(BinaryIO, tempfile.TemporaryFile())
+
+
+def _find_temporary_folder() -> str:
+    """The first folder for temporary files that takes one.
+
+    `tempfile.gettempdir` looks up `os.write`, which an application may have replaced.
+    """
+    reason: OSError = FileNotFoundError(errno.ENOENT, "there is no temporary folder")
+    folders = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    for folder in filter(None, (*folders, "/tmp", "/var/tmp", "/usr/tmp", os.getcwd())):
+        try:
+            with standard.tempfile.TemporaryFile(buffering=0, dir=folder) as file:
+                file.write(b"1")
+        except OSError as error:  # noqa: PERF203 - the next may do
+            reason = error
+        else:
+            return os.path.abspath(folder)
+    raise reason

@@ -10,11 +10,10 @@ import sys
 import threading
 from collections.abc import Callable
 from math import inf
-from time import monotonic
 
-from wizgy import wsgi
+from wizgy import standard, wsgi
 from wizgy.connection import Connection
-from wizgy.primitives import RLock, get_ident
+from wizgy.primitives import RLock, get_ident, monotonic
 
 
 class Dismissed(BaseException):
@@ -120,17 +119,13 @@ def describe_stack(thread: int) -> str:
     frame = sys._current_frames().get(thread)
     if frame is None:
         return "  (it has just ended)\n"
-    import traceback  # not at the top: it takes a while, and there should be no need
-
-    stack = traceback.extract_stack(frame)
+    stack = standard.traceback.extract_stack(frame)
     outside = [number for number, entry in enumerate(stack) if entry.filename == wsgi.__file__]
-    return "".join(traceback.format_list(stack[outside[-1] + 1 :] if outside else stack))
+    return "".join(standard.traceback.format_list(stack[outside[-1] + 1 :] if outside else stack))
 
 
 def describe_threads() -> str:
     """Where each thread of this process is, as a traceback has it."""
-    import traceback
-
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    stacks = {ident: "".join(traceback.format_stack(frame)) for ident, frame in sys._current_frames().items()}
+    stacks = {ident: "".join(standard.traceback.format_stack(frame)) for ident, frame in sys._current_frames().items()}
     return "\n".join(f"{names.get(ident, 'a thread of C code')}:\n{stack}" for ident, stack in stacks.items())

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from wizgy import log
+from wizgy import log, standard
 from wizgy.child import SHOW_STACKS
 from wizgy.config import Config
 from wizgy.connection import IDLE_DRAINING
@@ -52,9 +52,7 @@ def live(do: Callable[[], int]) -> NoReturn:
         exit_code = do()
         atexit._run_exitfuncs()  # those of the application
     except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in this process
-        import traceback  # not at the top: it takes a while, and there should be no need
-
-        traceback.print_exc()
+        standard.traceback.print_exc()
     finally:
         try:
             flush_all()

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Protocol, TextIO
 
+from wizgy import standard
 from wizgy.errors import ApplicationError
 from wizgy.http import response as http
 from wizgy.http.request import FieldSection, RequestHead, RequestLine, is_forwarded
@@ -240,9 +241,7 @@ def environ_of_fields(server: Environ, fields: FieldSection, client: tuple[str, 
 
 
 def _decode_path(path: str) -> str:
-    from urllib.parse import unquote_to_bytes  # not at the top: it takes longer than most of wizgy
-
-    return unquote_to_bytes(path).decode("latin-1")
+    return standard.urllib.parse.unquote_to_bytes(path).decode("latin-1")
 
 
 def build_environ(base: Environ, line: RequestLine, content: BinaryIO, content_length: int | None) -> Environ:
