@@ -20,6 +20,7 @@ LONG = 10.0
 NOT_REENTRANT = {
     "connection.py": {"self.claim": "taken without waiting only"},
     "engine.py": {
+        "self._turn": "Return: made by the thread that waits for it, and released once, by another",
         "turn": "a standby waits for it, which is in no code of an application; others only release it",
     },
     "locks.py": {
