@@ -323,10 +323,10 @@ INTRODUCTION: Final = """\
 <!-- Made by `tox -e bench -- instructions --write`; not by hand. -->
 
 Counted by callgrind on a live server, after a warm-up: user space only, {requests} requests over {connections}
-connections, the least of {batches} counts. {python}. The same count comes out within half
-a per cent however busy the machine is, so this is what CI compares: a request of {gate} may take at most {allowed:.0%} more than stands here, scaled by what the bare
-loop takes on the Python at hand. The kernel's part, caches, and the hand-offs between threads are not in it; the
-[processor times](README.md) are.
+connections, the least of {batches} counts. {python}. The same count comes out within half a per cent however busy the
+machine is, so this is what CI compares: a request of {gate} may take at most {allowed:.0%} more than stands here,
+scaled by what the bare loop takes on the Python at hand. The kernel's part, caches, and the hand-offs between threads
+are not in it; the [processor times](README.md) are.
 """
 
 

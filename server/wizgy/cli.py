@@ -237,6 +237,21 @@ def load(reference: str, config: Config, start: str = os.curdir) -> Application:
     return load_application(reference)
 
 
+def _configure(arguments: Sequence[str], options: Options, start: str) -> Config:
+    """Read the settings, now or for a reload, from the folder that the server was started in.
+
+    Raises:
+        StartError: a setting is wrong, or the folder is gone.
+    """
+    try:
+        enter_folder(start)
+    except LoadError:
+        if not os.path.isabs(str(options.flags.get("chdir", ""))):
+            raise
+    config = parse_arguments(arguments)[1]
+    return config if start == os.curdir else config.replace(chdir=os.path.join(start, config.chdir))
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit status.
 
@@ -265,13 +280,7 @@ def run(arguments: Sequence[str]) -> int:
         share_memory()
 
     def configure() -> Config:
-        try:
-            enter_folder(start)
-        except LoadError:
-            if not os.path.isabs(str(options.flags.get("chdir", ""))):
-                raise
-        config = parse_arguments(arguments)[1]
-        return config if start == os.curdir else config.replace(chdir=os.path.join(start, config.chdir))
+        return _configure(arguments, options, start)
 
     try:
         return supervisor.run(lambda config: load(options.app, config, start), configure(), configure)
