@@ -19,7 +19,7 @@ from wizgy.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
 from wizgy.errors import LoadError, StartError, UsageError
 from wizgy.generation import read_certificates
 from wizgy.loader import enter_folder, find_start_folder, load_application
-from wizgy.log import ERROR, OUTPUT
+from wizgy.log import open_standard_files
 from wizgy.primitives import find_replaced
 from wizgy.sink import flush_all
 from wizgy.sources import read_settings, show, suggest, to_toml
@@ -288,17 +288,6 @@ def run(arguments: Sequence[str]) -> int:
         flush_all()
         for number in supervisor.CAUGHT:
             signal.signal(number, signal.SIG_IGN)  # it ends anyway, and its exit status is its own
-
-
-def open_standard_files() -> None:
-    """Have something at descriptors 0 to 2, where who starts the process has closed one; else a socket would get it."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= ERROR:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    if sys.stdout is None:
-        sys.stdout = open(OUTPUT, "w", closefd=False)  # noqa: SIM115 - it is for as long as the process lives
-    if sys.stderr is None:
-        sys.stderr = open(ERROR, "w", closefd=False)  # noqa: SIM115
 
 
 def main() -> NoReturn:

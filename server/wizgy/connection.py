@@ -428,6 +428,12 @@ class Connection:
         self.output.close()
         self._sock.close()
 
+    # Called in a process just forked, by the one thread that is in it.
+    def disown(self) -> None:
+        """Close the socket and what waits for it, and no more: the client is the parent's."""
+        self._sock.close()
+        self.output.disown()
+
     # Called by the thread that is in the application (`Channel`), and by the owner.
     def send(self, data: bytes) -> bool:
         """Send bytes, or keep them until the client takes them.

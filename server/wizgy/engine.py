@@ -32,13 +32,14 @@ from functools import partial
 from os import read, write
 from typing import TYPE_CHECKING, Final, Protocol
 
-from wizgy import standard
+from wizgy import forked, standard
 from wizgy.config import Config
 from wizgy.connection import CLOSED, IDLE_DRAINING, LINGER_DRAINING, Connection, Service, State
 from wizgy.errors import StartError
 from wizgy.listeners import Listener
 from wizgy.locks import Counter, Latch, Wakeup
 from wizgy.log import ErrorStream, Trace, logger, open_access_log
+from wizgy.output import disown_temporary_files
 from wizgy.overseer import Dismissed, Overseer
 from wizgy.primitives import (
     Lock,
@@ -284,6 +285,12 @@ class Wake:
         except BlockingIOError:
             pass
 
+    def disown(self) -> None:
+        """In a process just forked: close both ends; who held the lock is not there."""
+        self._closed = True
+        os.close(self._receiver)
+        os.close(self._sender)
+
     def close(self) -> None:
         """Close both ends; a thread that comes late finds them closed, and not another file in their place."""
         with self._lock:
@@ -446,9 +453,11 @@ class Engine:
             self._wait_outside,
         )
         self._connect = choose_connection(config, tls)
+        self._maker = os.getpid()
         self._wake = Wake()
         self._poller: Poller = poller or self._choose_poller()
         self._connections: dict[int, Connection] = {}
+        self._given_up: set[Connection] = set()  # those whose threads are stuck in the application
         self._most_connections = config.max_connections or most_connections()
         self._accepting = False
         self._shares = multiprocess  # others accept from the same sockets
@@ -499,6 +508,10 @@ class Engine:
             StartError: the system has no threads for it.
         """
         start_writers()
+        if self._maker != os.getpid():  # made before a fork: what it waits with is shared with the process that made it
+            self._wake = Wake()
+            self._poller = self._choose_poller()
+        forked.own(self.disown)
         self._poller.add_listener(self._wake.descriptor)
         self._start_accepting()
         try:
@@ -563,12 +576,29 @@ class Engine:
     # Called by the leader when it has stopped, or by whoever made an engine that never started.
     def close(self) -> None:
         """Free what the engine holds, besides the listeners."""
+        forked.release(self.disown)
         self._poller.close()
         self._wake.close()
         if self._service.access_log is not None:
             self._service.access_log.close()
         if self._service.trace is not None:
             self._service.trace.close()
+
+    # Called in a process just forked, by the one thread that is in it.
+    def disown(self) -> None:
+        """Close what is the parent's, and see to it that no code of the engine goes on here."""
+        names = [listener.sock.getsockname() for listener in self._listeners.values()]
+        self._stopping = True
+        self._poller.close()
+        self._wake.disown()
+        for connection in [*self._connections.values(), *self._given_up]:
+            connection.disown()
+            forked.disable(connection, forked.ForkedConnection)
+        for listener in self._listeners.values():
+            listener.disown()
+        forked.close_accepted(names)
+        disown_temporary_files()
+        forked.disable(self, forked.ForkedEngine)
 
     def _serve(self) -> None:
         """What each thread does: lead, or stand by."""
@@ -889,7 +919,8 @@ class Engine:
 
     def _forget(self, connection: Connection) -> None:
         """A connection is about to be closed by its owner."""
-        self._connections.pop(connection.descriptor, None)  # not there when it was given up
+        if self._connections.pop(connection.descriptor, None) is None:
+            self._given_up.discard(connection)
         self._poller.forget(connection.descriptor)
         self._timers.forget(connection)
         if not self._accepting:
@@ -943,6 +974,7 @@ class Engine:
         """Answer for the application, which takes too long, and have another thread do the work of the one in it."""
         self._notify(Notice.STUCK)  # first: whatever fails below, this process needs a successor
         self._connections.pop(connection.descriptor, None)
+        self._given_up.add(connection)
         try:
             connection.give_up(self._config.request_timeout, stack)
         except Exception:  # noqa: BLE001 - the thread is lost all the same

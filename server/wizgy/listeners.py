@@ -125,6 +125,15 @@ class Listener:
             os.close(self._inherited)
             self._inherited = None
 
+    def disown(self) -> None:
+        """In a process just forked: close all of it, and leave the path to the parent."""
+        self._file = None
+        self.sock.close()
+        self.close_inherited()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
     def remove(self) -> None:
         """Remove the path of a Unix socket that this process made, where it is still that socket's."""
         if self._file is None:
@@ -137,6 +146,7 @@ class Listener:
         self._file = None
         if self._held is not None:
             os.close(self._held)
+            self._held = None
 
 
 def find_purpose(text: str, binds: Sequence[str]) -> object:

@@ -301,6 +301,17 @@ def _is_at(stream: TextIO | None, descriptor: int) -> bool:
         return False
 
 
+def open_standard_files() -> None:
+    """Have something at descriptors 0 to 2, where who starts the process has closed one; else a socket would get it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= ERROR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = open(OUTPUT, "w", closefd=False)  # noqa: SIM115 - it is for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(ERROR, "w", closefd=False)  # noqa: SIM115
+
+
 logger: Final = ErrorLog()
 """The error log of this process."""
 

@@ -13,7 +13,8 @@ import select
 import socket
 import struct
 from collections import deque
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
+from weakref import WeakSet
 
 from wizgy import standard
 from wizgy.primitives import RLock, monotonic, poll
@@ -64,6 +65,27 @@ class Spool(FileSegment):
     """A temporary file that grows at its end while it is sent from its beginning."""
 
     __slots__ = ()
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file.fileno(), 0, 0)
+        _spools.add(self)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        _spools.discard(self)
+        super().close()
+
+
+_temporary_files: WeakSet[Any] = WeakSet()
+_spools: set[Spool] = set()
+
+
+def disown_temporary_files() -> None:
+    """In a process just forked: close the temporary files, also those that another thread was still at."""
+    for file in list(_temporary_files):
+        file.raw.close()  # and not what is around it, which would write what it holds into the parent's file
+    for spool in list(_spools):
+        spool.close()
 
 
 class Output:
@@ -221,6 +243,14 @@ class Output:
             self.waiting = None
             self._spool = None
 
+    def disown(self) -> None:
+        """In a process just forked: close the application's files; who held the lock is not there."""
+        self.broken = True
+        for item in self.waiting or ():
+            if isinstance(item, FileSegment) and not isinstance(item, Spool):
+                item.close()
+        self.waiting = None
+
     def _append(self, item: memoryview | FileSegment) -> None:
         if not self.waiting:
             self.wait_began, self.wait_base = monotonic(), self.sent
@@ -368,7 +398,7 @@ def open_spool() -> Spool:
         OSError: the file system has no room, or there is no temporary folder.
     """
     with open_temporary_file() as file:
-        return Spool(file.fileno(), 0, 0)
+        return Spool(file)
 
 
 def open_temporary_file() -> BinaryIO:
@@ -380,7 +410,9 @@ def open_temporary_file() -> BinaryIO:
     tempfile = standard.tempfile
     if tempfile.tempdir is None:
         tempfile.tempdir = _find_temporary_folder()
-    return cast(BinaryIO, tempfile.TemporaryFile())
+    file = cast(BinaryIO, tempfile.TemporaryFile())
+    _temporary_files.add(file)
+    return file
 
 
 def _find_temporary_folder() -> str:

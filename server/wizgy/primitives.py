@@ -112,13 +112,19 @@ class Thread:
         if _threads_are_replaced():
             start_new_thread(self._run, ())
         else:
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            threading.Thread(target=self._run_unjoined, name=self._name, daemon=True).start()
 
     def _run(self) -> None:
         try:
             self._do()
         finally:
             self._running.release()
+
+    def _run_unjoined(self) -> None:
+        # A thread inherits from the one that starts it whether it is a daemon. Whether this one is joined at the end
+        # was decided when it started, so it can say now that it is none: threads of the application are joined.
+        threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
+        self._run()
 
     def join(self, timeout: float) -> None:
         """Wait for its end, for so many seconds at most."""

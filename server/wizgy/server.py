@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from wizgy import log, supervisor
+from wizgy import forked, log, supervisor
 from wizgy.callables import find_objection
 from wizgy.child import KILL_AFTER
+from wizgy.config import Config
+from wizgy.ending import forget_program
 from wizgy.engine import Engine
 from wizgy.errors import UsageError
 from wizgy.generation import discard, read_certificates
 from wizgy.listeners import Listener, open_listeners
+from wizgy.log import open_standard_files
 from wizgy.primitives import RLock, find_replaced
 from wizgy.sources import check_keywords
 from wizgy.wsgi import Application
@@ -43,7 +46,13 @@ def serve(application: Application, **settings: object) -> None:
     config = check_keywords(settings)
     if config.reload:
         raise UsageError("setting reload: the application is loaded already. Use the command: wizgy --reload APP.")
-    raise SystemExit(supervisor.run(lambda config: application, config, lambda: config))
+    open_standard_files()
+
+    def load(config: Config) -> Application:
+        forget_program()
+        return application
+
+    raise SystemExit(supervisor.run(load, config, lambda: config))
 
 
 def _check(application: object) -> None:
@@ -84,6 +93,7 @@ class Server:
                 return
             if not self._started:
                 self._started = True
+                forked.own(self.disown)
                 self._engine.start()
         try:
             self._engine.wait()
@@ -103,7 +113,15 @@ class Server:
                 self._engine.wait(self._patience)
             else:
                 self._engine.close()
+            forked.release(self.disown)
             discard(self._listeners)
+
+    def disown(self) -> None:
+        """In a process just forked: there it counts as shut down, so that the end of ``with`` does nothing."""
+        self._lock = RLock()
+        self._closed = True
+        for listener in self._listeners:
+            listener.disown()
 
     def __enter__(self) -> Server:
         """Nothing starts before `serve_forever`."""

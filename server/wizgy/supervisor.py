@@ -20,12 +20,11 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from wizgy import cgroup, log, worker
+from wizgy import cgroup, forked, log, worker
 from wizgy.child import TIME_TO_SHOW, Child, Stage, describe_end
 from wizgy.config import Config
 from wizgy.errors import LoadError, StartError
@@ -34,7 +33,7 @@ from wizgy.link import Link, Report, make_link
 from wizgy.listeners import Listener
 from wizgy.log import logger
 from wizgy.primitives import Selector, monotonic
-from wizgy.signals import SelfPipe
+from wizgy.signals import SelfPipe, give_back, name_of
 from wizgy.systemd import Notifier, bind_inherited
 from wizgy.worker import Load
 
@@ -118,7 +117,14 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until stopped; returns the exit status."""
-        self._signals.catch(*CAUGHT)
+        forked.own(self._disown)
+        replaced = self._signals.catch(*CAUGHT)
+        if replaced:
+            logger.warning(
+                "The program has a handler for %s, which wizgy takes for itself: the handler is not called while it "
+                "serves. Do what is to happen at the end behind wizgy.serve(), or register it with atexit.",
+                ", ".join(sorted(map(name_of, replaced))),
+            )
         self._selector.register(self._signals.descriptor, selectors.EVENT_READ)
         try:
             while self._exit_code is None or self._children:
@@ -126,6 +132,7 @@ class Supervisor:
                     self._adjust()
                 self._wait()
         finally:
+            forked.release(self._disown)
             discard(self._all_listeners())
         return self._exit_code
 
@@ -192,13 +199,12 @@ class Supervisor:
             OSError: the system has no room for one.
         """
         link, far_end = make_link()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        forked.flush_standard_streams()
         # A signal for the new worker waits until it has a pipe of its own: in the one that it inherits it would
         # be a signal for the supervisor.
         signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         try:
-            pid = os.fork()
+            pid = forked.fork_worker()
             if pid == 0:
                 worker.live(lambda: self._become_worker(generation, link, far_end))
         except OSError:
@@ -222,6 +228,16 @@ class Supervisor:
                 listener.close()
         return worker.work(self._load, generation, link)
 
+    def _disown(self) -> None:
+        """In a process that another thread of the program, or a handler of a signal, has just forked."""
+        give_back()
+        self._selector.close()
+        for listener in self._all_listeners():
+            listener.disown()
+        for link in [child.link for child in self._children.values()]:
+            link.close()
+        self._signals.close()
+
     def _all_listeners(self) -> list[Listener]:
         trial = self._trial.listeners if self._trial else []
         return self._serving.listeners + [listener for listener in trial if listener not in self._serving.listeners]
@@ -230,7 +246,7 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Wait until something happens, and take note of it."""
-        came = [key for key, _ in self._selector.select(self._seconds_to_wait())]
+        came = [key for key, _ in forked.select(self._selector, self._seconds_to_wait())]
         for key in came:
             if key.data is not None:  # first, for a signal may concern who has become ready
                 self._read_reports(key.data)

@@ -6,19 +6,21 @@ it is loaded. As long as it can run, and the engine polls, the supervisor hears 
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
+import math
 import os
 import selectors
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NoReturn
 
-from wizgy import log, standard
+from wizgy import forked, log, standard
 from wizgy.child import SHOW_STACKS
 from wizgy.config import Config
 from wizgy.connection import IDLE_DRAINING
+from wizgy.ending import finish
 from wizgy.engine import Engine, Notice
 from wizgy.errors import LoadError, StartError
 from wizgy.generation import Generation
@@ -27,7 +29,7 @@ from wizgy.listeners import Listener
 from wizgy.log import ERROR, logger
 from wizgy.overseer import describe_threads
 from wizgy.primitives import Selector, monotonic
-from wizgy.signals import SelfPipe, do_nothing
+from wizgy.signals import SelfPipe, give_back, name_of, take
 from wizgy.sink import flush_all, reopen_all
 from wizgy.wsgi import Application, Environ, StartResponse
 
@@ -37,6 +39,8 @@ BEAT: Final = 1.0
 """Seconds between two signs of life."""
 END_AFTER: Final = 1.0
 """Seconds on top of the graceful timeout; then the process ends, whatever a thread still does."""
+END_AFTER_FAILURE: Final = 1.0
+"""Seconds for the end of a worker whose application does not load."""
 FOR_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 """A terminal sends some of them to the whole group; the supervisor decides what they mean."""
 MOST_NAMED: Final = 3
@@ -49,15 +53,13 @@ def live(do: Callable[[], int]) -> NoReturn:
     """In the process just forked: do what gives an exit status, and end the process with it."""
     exit_code = EXIT_FAILED
     try:
-        exit_code = do()
-        atexit._run_exitfuncs()  # those of the application
+        exit_code = forked.call(do)
     except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in this process
         standard.traceback.print_exc()
     finally:
         try:
             flush_all()
-            sys.stdout.flush()
-            sys.stderr.flush()
+            forked.flush_standard_streams()
         finally:
             os._exit(exit_code)
 
@@ -79,7 +81,10 @@ def work(load: Load, generation: Generation, link: Link) -> int:
     print_at_once()
     if not link.watch():
         return EXIT_FAILED
-    inner = Link(*os.pipe())
+    inner, signals = Link(*os.pipe()), SelfPipe()
+    for disown in (link.close, inner.close, signals.close, *(listener.disown for listener in listeners)):
+        forked.own(disown)
+    load = partial(forked.call, load)
     try:
         application = load(config) if not config.reload else _load_to_edit(load, config, link)
         engine = Engine(
@@ -91,20 +96,28 @@ def work(load: Load, generation: Generation, link: Link) -> int:
             tls=generation.tls,
         )
     except StartError as error:
-        logger.say(f"wizgy: {error}")
-        link.send(Report.FAILED)
-        return error.exit_code
+        return _fail(error, link)
     print_at_once()  # again: the application may have put another stream in its place
-    signals = SelfPipe()
-    signals.catch(signal.SIGTERM, signal.SIGUSR1)
+    _take_signals(signals)
     link.unwatch()
+    if signal.SIGTERM in signals.read():  # it was told to stop before it could promise anything
+        return EXIT_STOPPED
     try:
         engine.start(lambda: link.send(Report.READY))
     except StartError as error:
-        logger.say(f"wizgy: {error}")
-        link.send(Report.FAILED)
-        return error.exit_code
-    return _Duty(engine, config, listeners, signals, inner, link).run()
+        return _fail(error, link)
+    duty = _Duty(engine, config, listeners, signals, inner, link)
+    exit_code = duty.run()
+    finish(duty.end_at, exit_code)
+    return exit_code
+
+
+def _fail(error: StartError, link: Link) -> int:
+    """Say why the worker cannot start; returns its exit status."""
+    logger.say(f"wizgy: {error}")
+    link.send(Report.FAILED)
+    finish(monotonic() + END_AFTER_FAILURE, error.exit_code)
+    return error.exit_code
 
 
 def print_at_once() -> None:
@@ -120,13 +133,27 @@ def print_at_once() -> None:
 
 def _begin_signals() -> None:
     """What signals mean while the application loads: TERM ends the process, which has promised nothing yet."""
-    for number in FOR_THE_SUPERVISOR:
-        signal.signal(number, do_nothing)
+    take(FOR_THE_SUPERVISOR)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    faulthandler.enable(ERROR)  # a crash in C code shows where it was
+    forked.own(give_back)
+    if not faulthandler.is_enabled():
+        faulthandler.enable(ERROR)  # a crash in C code shows where it was
+        forked.own(faulthandler.disable)
     faulthandler.register(SHOW_STACKS, ERROR)  # for when no Python can run
+    forked.own(partial(faulthandler.unregister, SHOW_STACKS))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _take_signals(signals: SelfPipe) -> None:
+    """Take the signals that mean something to a worker, whatever the application has done with them meanwhile."""
+    replaced = signals.catch(signal.SIGTERM, signal.SIGUSR1) + take(FOR_THE_SUPERVISOR)
+    if replaced:
+        logger.warning(
+            "The application has a handler for %s, which wizgy takes for itself: the handler is never called. "
+            "Register what is to happen when a worker ends with atexit.",
+            ", ".join(sorted(map(name_of, replaced))),
+        )
 
 
 def _load_to_edit(load: Load, config: Config, link: Link) -> Application:
@@ -173,18 +200,19 @@ class _Duty:
         self._inner = inner
         self._link = link
         self._drain_at: float | None = None  # when the drain delay is over
-        self._end_at: float | None = None  # when the process ends, whatever still runs
+        self.end_at = math.inf  # when the process ends, whatever still runs
         self._stopped = False
         self._orphaned = False
 
     def run(self) -> int:
         """Attend to what comes until the engine has stopped; returns the exit status."""
         with Selector() as selector:
+            forked.own(selector.close)
             selector.register(self._signals.descriptor, selectors.EVENT_READ, self._read_signals)
             selector.register(self._inner.reader, selectors.EVENT_READ, self._read_notices)
             selector.register(self._link.reader, selectors.EVENT_READ, self._read_orders)
-            while not self._stopped and not self._is_late():
-                for key, _ in selector.select(self._seconds_to_wait()):
+            while not self._stopped and monotonic() < self.end_at:
+                for key, _ in forked.select(selector, self._seconds_to_wait()):
                     key.data()
                 if self._orphaned and self._link.reader in selector.get_map():
                     selector.unregister(self._link.reader)
@@ -198,9 +226,6 @@ class _Duty:
 
     def _seconds_to_wait(self) -> float:
         return BEAT if self._drain_at is None else min(max(self._drain_at - monotonic(), 0.0), BEAT)
-
-    def _is_late(self) -> bool:
-        return self._end_at is not None and monotonic() >= self._end_at
 
     def _read_signals(self) -> None:
         signals = self._signals.read()
@@ -243,6 +268,5 @@ class _Duty:
 
     def _drain(self, idle_grace: float) -> None:
         self._drain_at = None
-        if self._end_at is None:
-            self._end_at = monotonic() + self._config.graceful_timeout + END_AFTER
+        self.end_at = min(self.end_at, monotonic() + self._config.graceful_timeout + END_AFTER)
         self._engine.drain(idle_grace)

@@ -23,8 +23,7 @@ REPLACED = {
     "time": {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "sleep", "localtime", "strftime"},
 }
 EXCEPTED = {
-    ("supervisor.py", "os.fork"): "the supervisor loads no application",
-    ("supervisor.py", "os.waitpid"): "as os.fork",
+    ("supervisor.py", "os.waitpid"): "the supervisor loads no application",
 }
 """What may be looked up all the same, and why."""
 BEFORE_IT_LOADS: dict[str, str] = {
