@@ -739,7 +739,8 @@ class Connection:
         fields = head.fields
         if fields is not self._environ_fields:
             self._environ_fields = fields
-            self._environ_base = self._environ_of(fields)
+            self._environ_base = base = self._environ_of(fields)
+            base["wizgy.client_disconnected"] = base["waitress.client_disconnected"] = self.output.client_disconnected
         environ = build_environ(self._environ_base, head.line, content, content_length)
         own = service.own_fields
         if service.identifies:

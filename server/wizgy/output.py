@@ -36,6 +36,8 @@ ORDERLY_CLOSE: Final = struct.pack("ii", 0, 0)
 """SO_LINGER as it is by default: what waits in the kernel is sent, and then the end."""
 NO_SENDFILE: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 """What is said by a file system whose files the kernel can only read."""
+HANG_UP: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+"""What says that the peer of a socket sends no more, or is gone."""
 FILE_STEP: Final = 1 << 20
 """The most bytes of a file to send before another connection has its turn."""
 
@@ -133,6 +135,20 @@ class Output:
         self.sent = 0
         self.wait_began = 0.0
         self.wait_base = 0
+
+    # Any thread may call it, at any time; an application finds it in its environ.
+    def client_disconnected(self) -> bool:
+        """Whether the client has gone: its connection has ended, or it has said that it sends no more.
+
+        A client that closes its connection and one that only ends its side of it look the same until something is sent
+        to it. Where another thread sends at this moment, the client counts as still there.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:  # the socket is closed by who has found the lock free, after `broken` is set
+            return self.broken or has_hung_up(self._sock.fileno())
+        finally:
+            self._lock.release()
 
     def is_congested(self) -> bool:
         """Whether more waits than may be kept."""
@@ -389,6 +405,13 @@ def refuse_to_fill(descriptor: int, count: int) -> None:
     reserve = min(SPOOL_RESERVE, status.f_blocks * status.f_frsize // 16)
     if status.f_bavail * status.f_frsize - count < reserve:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def has_hung_up(descriptor: int) -> bool:
+    """Whether the peer of a socket has closed its side of the connection, or all of it."""
+    poller = poll()
+    poller.register(descriptor, HANG_UP)
+    return bool(poller.poll(0))
 
 
 def open_spool() -> Spool:
