@@ -10,7 +10,9 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from matrix.cells import Cell, Shard, choose_cells, find_cell, in_tier
 from matrix.containers import Engine, remove_labelled
 from matrix.environments import CACHE, SetupError
 from matrix.fingerprints import affected_cells
+from matrix.grid import describe_cells
 from matrix.interpreters import InterpreterMissing, find_interpreter
 from matrix.jury import Jury
 from matrix.manifest import MATRIX_FILE, SUITES, Matrix, MatrixError, load_matrix, parse_matrix
@@ -46,6 +49,9 @@ from matrix.trees import changed_files, file_at
 from requirements import lock
 
 DEFAULT_TIER = "gate"
+
+EXIT_PIPE = 128 + signal.SIGPIPE
+"""The exit status when the reader of the output has gone, as shells have it."""
 
 STATUSES = """\
 exit status:
@@ -78,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SetupError, StartError, InterpreterMissing) as error:
         print(f"matrix: {error}", file=sys.stderr)
         return EXIT_SETUP
+    except BrokenPipeError:
+        # `| head` has what it wanted; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
     except KeyboardInterrupt:
         print("\nmatrix: stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -204,7 +214,10 @@ def _parse_or_none(text: str | None) -> Matrix | None:
 def _add_list(commands: Commands) -> None:
     parser = _add(commands, "list", run_list, "list cells, with what keeps them from running here", CELLS)
     _add_choice(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON: a matrix for CI, {include: [...]}")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--grid", action="store_true", help="a count, a grid, and what there is not: so on a terminal")
+    form.add_argument("--lines", action="store_true", help="a line for each cell: so in a pipe")
+    form.add_argument("--json", action="store_true", help="as JSON: a matrix for CI, {include: [...]}")
     parser.add_argument("--transport", choices=["venv", "image"], default="venv", help="how they would be started")
 
 
@@ -218,10 +231,22 @@ def run_list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"include": [generate.ci_job(matrix, cell) for cell in cells]}))
         return EXIT_OK
-    for cell in cells:
-        tiers = ", ".join(name for name, tier in matrix.tiers.items() if in_tier(cell, tier))
-        print(f"{cell.id:<38} {tiers:<12} {_hindrance(cell, options.transport)}".rstrip())
+    if options.lines or not (options.grid or sys.stdout.isatty()):
+        for cell in cells:
+            print(f"{cell.id:<38} {', '.join(_tiers(matrix, cell)):<12} {_hindrance(cell, options.transport)}".rstrip())
+        return EXIT_OK
+    print("\n".join(describe_cells(matrix, cells, shutil.get_terminal_size().columns)))
+    tiers = Counter(tier for cell in cells for tier in _tiers(matrix, cell))
+    hindrances = Counter(hindrance for cell in cells if (hindrance := _hindrance(cell, options.transport)))
+    print(f"\ntiers: {', '.join(f'{name} {count}' for name, count in tiers.items()) or 'none'}")
+    for hindrance, count in hindrances.items():
+        print(f"{count} of them cannot run: {hindrance.strip('()')}; as containers they can: --transport image")
+    print("run them: python -m matrix run CELL; name them: python -m matrix list --lines, or --json for CI")
     return EXIT_OK
+
+
+def _tiers(matrix: Matrix, cell: Cell) -> list[str]:
+    return [name for name, tier in matrix.tiers.items() if in_tier(cell, tier)]
 
 
 def _hindrance(cell: Cell, transport: str) -> str:
@@ -324,7 +349,7 @@ def _run(options: argparse.Namespace, stop: Stop) -> int:
         return EXIT_OK
     suite = Suite(limit=options.limit)
     peers = VenvTransport(matrix) if foreign else transport
-    progress = Progress(len(cells))
+    progress = Progress(len(cells), jobs=options.jobs)
     runner = CellRunner(
         matrix,
         transport,
@@ -335,6 +360,7 @@ def _run(options: argparse.Namespace, stop: Stop) -> int:
         require_all=options.require_all,
         options=("--record-passes",) if options.bytes else (),
         on_case=progress.case_ended,
+        on_phase=progress.phase_began,
     )
     output = options.output or default_output()
     command = shlex.join(["python", "-m", "matrix", *sys.argv[1:]])

@@ -97,7 +97,7 @@ class ManyCells:
         began = datetime.now(timezone.utc)
         plan = self._plan
         plan.output.unlink(missing_ok=True)
-        with stopping(self._runner.stop), ResultsWriter(plan.output) as writer, self._progress:
+        with stopping(self._runner.stop, say=False), ResultsWriter(plan.output) as writer, self._progress:
             writer.write(self._head(began))
             self._work(writer)
             stopped = bool(self._runner.stop)

@@ -20,12 +20,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from threading import Lock
+from typing import Literal
 
 from matrix import results
 from matrix.cells import Cell
 from matrix.environments import SetupError
 from matrix.fingerprints import control_fingerprint
-from matrix.jury import Jury
+from matrix.jury import BLAMED, Jury
 from matrix.manifest import SUITES, Matrix
 from matrix.processes import StartError
 from matrix.results import Blame, Case, Kind, Provenance, Verdict, format_time, worst
@@ -44,6 +45,10 @@ UNSTABLE = "unstable, it passes when it is played again alone"
 LOG_LINES = 40
 
 ONE_AT_A_TIME = ("--jobs", "1")
+
+
+Phase = Literal["environment", "control", "tests", "again", "blame"]
+"""What a cell does: set up, run its app with no server, run its tests, play again what failed, ask other servers."""
 
 
 class Interrupted(Exception):
@@ -112,7 +117,8 @@ class CellRunner:
         selection: which tests.
         options: more options of pytest.
         require_all: whether a cell that cannot run on this machine is an error.
-        on_case: told of each case as it ends, with how many there will be.
+        on_case: told of each case as it ends.
+        on_phase: told what a cell does next, and with how many cases as soon as that is known, 0 before.
     """
 
     matrix: Matrix
@@ -125,6 +131,7 @@ class CellRunner:
     options: tuple[str, ...] = ()
     require_all: bool = False
     on_case: Callable[[Cell, Case], None] = lambda cell, case: None
+    on_phase: Callable[[Cell, Phase, int], None] = lambda cell, phase, total: None
     controls: OneAtATime = field(default_factory=OneAtATime)
 
     def kinds_of(self, cell: Cell) -> tuple[Kind, ...]:
@@ -146,6 +153,8 @@ class CellRunner:
             raise Interrupted
         cases = self._played_again(cell, attempts)
         if self.jury:
+            if any(case.verdict in BLAMED for case in cases):
+                self.on_phase(cell, "blame", 0)
             cases = self.jury.judge(cell, cases)
         if self.stop:
             raise Interrupted
@@ -169,8 +178,12 @@ class CellRunner:
         attempts = Attempts()
         try:
             self.transport.refuse(cell)
+            self.on_phase(cell, "environment", 0)
+            self.transport.prepare(cell)
+            self.on_phase(cell, "control", 0)
             control = self._control_of(cell)
             if control.verdict == "pass":
+                self.on_phase(cell, "tests", 0)
                 self._run_tests(cell, attempts)
             else:
                 attempts.verdicts.append(control.verdict)
@@ -252,6 +265,7 @@ class CellRunner:
         failed = frozenset((case.kind, case.id) for case in cases if case.verdict == "fail")
         if not failed or len(failed) > MAX_PLAYED_AGAIN:
             return cases
+        self.on_phase(cell, "again", len(failed))
         again: list[Case] = []
         try:
             with self.transport.start(cell) as started:
@@ -297,6 +311,7 @@ class CellRunner:
             options=[*self.options, *options],
             again=again_command(cell, self.transport, self.suite),
             stop=self.stop,
+            on_count=lambda count: self.on_phase(cell, "tests", count),
         )
         attempts.collected = attempts.collected or end.collected
         return end

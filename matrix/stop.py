@@ -35,19 +35,22 @@ class Stop:
 
 
 @contextmanager
-def stopping(stop: Stop, *, interrupt: bool = False) -> Iterator[None]:
+def stopping(stop: Stop, *, interrupt: bool = False, say: bool = True) -> Iterator[None]:
     """Let signals stop what goes on within: the first one in order, a second one at once, whatever hangs.
 
     Args:
         stop: what the first signal sets.
         interrupt: whether the first signal also ends the processes that the main thread waits for, with
             KeyboardInterrupt in that thread.
+        say: whether to say that the first signal was heard; a display that is drawn says so itself.
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop:
             leave_at_once()
         stop.set()
+        if say:
+            _say(2, b"\nmatrix: stopping; once more to end at once\n")
         if interrupt:
             children.end_all()
             raise KeyboardInterrupt

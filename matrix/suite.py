@@ -96,10 +96,12 @@ class Session:
 
     Args:
         on_case: told of each case.
+        on_count: told how many they are.
     """
 
-    def __init__(self, on_case: Callable[[Case], None]) -> None:
+    def __init__(self, on_case: Callable[[Case], None], on_count: Callable[[int], None] = lambda count: None) -> None:
         self._on_case = on_case
+        self._on_count = on_count
         self._rest = b""
         self._names: set[CaseName] = set()
         self._cut = False
@@ -112,8 +114,9 @@ class Session:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             values = json.loads(line)
-            self.collected = values.get("collected", self.collected)
-            self.began = self.began or "collected" in values
+            if "collected" in values:
+                self.began, self.collected = True, values["collected"]
+                self._on_count(self.collected)
             self.status = values.get("finished", self.status)
             self._cut = self._cut or "cut" in values
             if values.pop("record", None):
@@ -171,6 +174,7 @@ class Suite:
         options: Sequence[str] = (),
         again: str = "",
         stop: Stop | None = None,
+        on_count: Callable[[int], None] = lambda count: None,
     ) -> SuiteEnd:
         """Run tests and call `on_case` for each that ends, in this thread.
 
@@ -185,6 +189,7 @@ class Suite:
             options: more options of pytest.
             again: the command that runs a case of the cell again, to which its id is added.
             stop: ends the tests early.
+            on_count: told how many tests there are, once they are collected.
         """
         with children.temporary_directory() as temporary:
             command = [
@@ -199,7 +204,7 @@ class Suite:
                 *_write_selection(Path(temporary), selection),
                 *options,
             ]
-            return self._follow(command, Path(temporary), on_case, stop)
+            return self._follow(command, Path(temporary), on_case, stop, on_count)
 
     def names(self, cell: Cell, kind: Kind) -> list[str]:
         """Return the ids of the cases of one kind that a cell has.
@@ -224,10 +229,15 @@ class Suite:
         return [case_name(line)[1] for line in answer.stdout.splitlines() if "::" in line]
 
     def _follow(
-        self, command: list[str], temporary: Path, on_case: Callable[[Case], None], stop: Stop | None
+        self,
+        command: list[str],
+        temporary: Path,
+        on_case: Callable[[Case], None],
+        stop: Stop | None,
+        on_count: Callable[[int], None] = lambda count: None,
     ) -> SuiteEnd:
         stop = Stop() if stop is None else stop
-        session = Session(on_case)
+        session = Session(on_case, on_count)
         output = temporary / "output"
         reader, writer = os.pipe()
         with output.open("wb") as sink, os.fdopen(reader, "rb", buffering=0) as pipe:

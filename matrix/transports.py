@@ -20,6 +20,7 @@ from matrix.containers import Container, Engine, cell_image, cell_target, contro
 from matrix.environments import (
     ASK_PACKAGES,
     CACHE,
+    Environment,
     SetupError,
     environment,
     find_version,
@@ -95,6 +96,13 @@ class Transport(ABC):
             NotHere: it cannot.
         """
 
+    def prepare(self, cell: Cell) -> None:  # noqa: B027 - what runs already needs nothing
+        """Make all that the control and the server of a cell need, so that both then start at once.
+
+        Raises:
+            SetupError: something could not be made.
+        """
+
     @abstractmethod
     @contextmanager
     def start(self, cell: Cell) -> Iterator[Started]:
@@ -145,6 +153,15 @@ class VenvTransport(Transport):
         except InterpreterMissing as error:
             raise NotHere(str(error)) from error
 
+    def prepare(self, cell: Cell) -> None:
+        """Install the control and the server."""
+        self._control_environment(cell)
+        environment(self.matrix.server(cell.server), cell.version, cell.python, extra=self.extra, cache=self.cache)
+
+    def _control_environment(self, cell: Cell) -> Environment:
+        locks = [TESTS_LOCK, framework_lock(cell.version)]
+        return from_locks(locks, find_interpreter(cell.python), extra=self.extra, cache=self.cache)
+
     @contextmanager
     def start(self, cell: Cell) -> Iterator[Started]:
         """Start the server as a process."""
@@ -176,9 +193,7 @@ class VenvTransport(Transport):
 
     def run_control(self, cell: Cell, suite: Suite, on_case: Callable[[Case], None], stop: Stop) -> SuiteEnd | None:
         """Run the control in an environment that has pytest beside the framework."""
-        interpreter = find_interpreter(cell.python)
-        locks = [TESTS_LOCK, framework_lock(cell.version)]
-        made = from_locks(locks, interpreter, extra=self.extra, cache=self.cache)
+        made = self._control_environment(cell)
         within = Suite(suite.root, made.python, suite.limit)
         return within.run(cell, ["control"], on_case, stop=stop, again=again_command(cell, self, suite))
 
@@ -197,6 +212,11 @@ class ImageTransport(Transport):
     def __init__(self, matrix: Matrix, engine: Engine) -> None:
         self.matrix = matrix
         self.engine = engine
+
+    def prepare(self, cell: Cell) -> None:
+        """Build the images of the control and the server."""
+        self.engine.build(control_target(cell), control_image(cell))
+        self.engine.build(cell_target(cell), cell_image(cell))
 
     @contextmanager
     def start(self, cell: Cell) -> Iterator[Started]:

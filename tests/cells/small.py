@@ -224,13 +224,16 @@ class SmallTransport(VenvTransport):
         self.bare = from_locks([lock], find_interpreter(PYTHON), cache=self.cache)
         self.started: list[str] = []
 
+    def prepare(self, cell: Cell) -> None:
+        """Install nothing: a vast framework takes long for that."""
+        if cell.version.framework == "vast":
+            run_step([sys.executable, "-c", "import time; time.sleep(600)"])
+
     @contextmanager
     def start(self, cell: Cell) -> Iterator[Started]:
         """Start a small server."""
         server, framework = self.matrix.server(cell.server), self.matrix.frameworks[cell.version.framework]
         self.started.append(cell.id)
-        if framework.name == "vast":
-            run_step([sys.executable, "-c", "import time; time.sleep(600)"])  # an installation that takes long
         with start(server, self.bare, framework.directory, framework.application, keep=self.keep) as running:
 
             def dead() -> str | None:

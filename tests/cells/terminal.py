@@ -20,6 +20,9 @@ from types import TracebackType
 INTERRUPT = b"\x03"
 """What Ctrl-C sends: the terminal makes SIGINT of it, for each process in front."""
 
+HOLD = b"\x13"
+"""What Ctrl-S sends: the terminal takes nothing more, until Ctrl-Q or Ctrl-C."""
+
 TAKE_TERMINAL = """\
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -96,6 +99,15 @@ class Terminal:
         while not (found := re.search(pattern, self.text)):
             assert self._read(deadline - time.monotonic()), f"{pattern!r} was not written, but:\n{self.text}"
         return found
+
+    def wait_for_more(self, start: int, pattern: str, seconds: float = SECONDS) -> str:
+        """Wait until what was written from a place on holds a pattern, movements among it; return all from there."""
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, self.output[start:], re.DOTALL):
+            assert self._read(deadline - time.monotonic()), (
+                f"{pattern!r} was not written, but:\n{self.output[start:]!r}"
+            )
+        return self.output[start:]
 
     def wait(self, seconds: float = SECONDS) -> int:
         """Wait until the command has ended; return its exit status."""

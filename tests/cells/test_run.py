@@ -19,7 +19,7 @@ from matrix.results import Case, read_results
 from matrix.run import ManyCells, Plan
 from matrix.runner import CellResult, CellRunner
 from matrix.stop import EXIT_INTERRUPTED, Stop
-from tests.cells.small import World
+from tests.cells.small import SmallTransport, World
 
 SCHEMA = ROOT / "matrix" / "schemas" / "results.schema.json"
 
@@ -222,3 +222,22 @@ def test_run_can_be_stopped_and_goes_on(run: Run, world: World) -> None:
 
     assert run(*cells) == 0
     assert run.reused == done
+
+
+class Stuck(SmallTransport):
+    """Waits for what no signal ends, as for another run that installs the same; INT is sent meanwhile."""
+
+    def prepare(self, cell: Cell) -> None:
+        """Wait without end."""
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait()
+
+
+def test_run_ends_though_a_thread_is_stuck(world: World, tmp_path: Path) -> None:
+    """A run that is stopped ends in time, even if one of its cells cannot be stopped."""
+    told = Progress(1, io.StringIO())
+    runner = CellRunner(world.matrix, Stuck(world.root), world.suite, Stop())
+    plan = Plan([world.cell("good")], "again", None, tmp_path / "results.jsonl", 1, fresh=True, cache=tmp_path)
+
+    assert ManyCells(plan, runner, told).run() == EXIT_INTERRUPTED
+    assert read_results(plan.output).unfinished == (world.cell("good").id,)

@@ -22,7 +22,6 @@ NOT_REENTRANT = {
     "engine.py": {
         "self._turn": "Return: made by the thread that waits for it, and released once, by another",
         "turn": "a standby waits for it, which is in no code of an application; others only release it",
-        "self._turn": "Return: a thread of the server waits for it, in no code of an application",
     },
     "locks.py": {
         "self._token": "Wakeup: released by whoever wakes, without waiting",
