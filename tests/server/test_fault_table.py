@@ -9,13 +9,13 @@ import pytest
 
 from tests.server.faults.case import FAULTS, Fault, own_case
 
-for name in "clients", "processes", "reloads", "systems":
+for name in "clients", "processes", "reloads", "stress", "systems":
     importlib.import_module(f"tests.server.faults.{name}")
 
 
 def test_every_fault_is_there() -> None:
     """Each fault of the list has a provocation."""
-    assert [fault.number for fault in FAULTS] == list(range(1, 25))
+    assert [fault.number for fault in FAULTS] == list(range(1, 26))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.number}-{fault.provoke.__name__}")

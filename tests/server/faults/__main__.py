@@ -12,10 +12,10 @@ from pathlib import Path
 
 from matrix.environments import environment
 from matrix.manifest import load_matrix
-from tests.server.faults import clients, processes, reloads, report, systems
+from tests.server.faults import clients, processes, reloads, report, stress, systems
 from tests.server.faults.case import FAULTS, Case, Fault, Outcome
 
-MODULES = (clients, processes, reloads, systems)
+MODULES = (clients, processes, reloads, stress, systems)
 """Those that put faults into the list."""
 OTHERS = ("gunicorn-gthread", "waitress", "cheroot", "granian")
 PYTHON = "3.13"
