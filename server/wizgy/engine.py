@@ -40,7 +40,7 @@ from wizgy.listeners import Listener
 from wizgy.locks import Counter, Latch, Wakeup
 from wizgy.log import ErrorStream, Trace, logger, open_access_log
 from wizgy.output import disown_temporary_files
-from wizgy.overseer import Dismissed, Overseer
+from wizgy.overseer import Dismissed, Overseer, describe_places, runs_any
 from wizgy.primitives import (
     Lock,
     RLock,
@@ -106,7 +106,10 @@ LENIENCE: Final = 2.0
 """Seconds for which no deadline counts then: what clients were waited for may be there, or be on its way since they
 have an answer again."""
 LONGEST_POLL: Final = 5.0
-"""Seconds without a poll after which the engine counts as stuck."""
+"""Seconds after which the engine counts as stuck: without a poll, with a listening socket that is broken, or with every
+place in the application lost."""
+BUSY: Final = 3.0
+"""Seconds after which it is said that requests wait and no thread comes out of the application."""
 CHANGED: Final = 1
 """A bit of every event."""
 HANG_UP: Final = 0x2000 | 0x10 | 0x08
@@ -429,13 +432,13 @@ class Engine:
         self._config = config
         self._notify = notify
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
-        errors = ErrorStream(logger)
+        self._errors = ErrorStream(logger)
         self._environs = {
             descriptor: server_environ(
                 name=listener.server_name,
                 port=str(listener.port or (443 if tls else 80)),
                 scheme="https" if tls else "http",
-                errors=errors,
+                errors=self._errors,
                 multithread=config.threads > 1,
                 multiprocess=multiprocess,
             )
@@ -468,6 +471,10 @@ class Engine:
         self._accept_again = 0.0  # when to try again after the system had no descriptor left
         self._throttle = Throttle()
         self._turns = self._turns_seen = 0  # how many there were, now and when somebody last asked
+        self._broken_since: float | None = None  # when `accept` began to fail for good
+        self._calls_seen, self._lost_since = -1, 0.0  # `_calls` when a thread could last run applications, and when
+        self._calls_waited, self._waits_since = -1, 0.0  # `_calls` when a request began to wait for a thread, and when
+        self._busy = Throttle()
         self._ready: deque[tuple[int, int]] = deque()  # descriptors that have something to do, and their events
         self._polling = False
         self._next_round = monotonic()  # when to look again after what is looked after now and then
@@ -480,6 +487,7 @@ class Engine:
         # For threads that wait for clients; whether there is another thread for the place that it leaves.
         self._waits: deque[bool] = deque([False] * (WAITS_PER_THREAD * config.threads))
         self._threads: set[int] = set()  # those that run applications, and lead
+        self._outside: set[int] = set()  # those of them that wait for a client, or for a place after that
         self._calls = 0  # about: threads that run at once may lose some, so it only tells that there were any
         self._counter = Counter() if config.max_requests else None
         self._enough = most_calls(config.max_requests, config.max_requests_jitter)
@@ -563,9 +571,31 @@ class Engine:
 
     # Any thread may call it.
     def is_polling(self) -> bool:
-        """Whether the engine works as it should: somebody polls, or has taken turns since the last call."""
+        """Whether the engine works as it should.
+
+        A thread polls, or has taken turns since the last call; a broken listening socket has not been all that there
+        was to accept from for a while; and not every place in the application is lost.
+        """
         turns, self._turns_seen = self._turns_seen, self._turns
-        return turns != self._turns or monotonic() - self._service.now < LONGEST_POLL
+        now = monotonic()
+        polls = turns != self._turns or now - self._service.now < LONGEST_POLL
+        accepts = self._broken_since is None or now - self._broken_since < LONGEST_POLL
+        return polls and accepts and not self._is_lost(now)
+
+    def _is_lost(self, now: float) -> bool:
+        """Whether no thread has been able to run the application for a while: those that had the places are gone.
+
+        One that is in the application is none of those, however long it stays there.
+        """
+        calls = self._calls
+        if calls != self._calls_seen or self._places or runs_any(self._with_places(), Engine._run.__code__):
+            self._calls_seen, self._lost_since = calls, now
+        return now - self._lost_since >= LONGEST_POLL
+
+    def _with_places(self) -> set[int]:
+        """The threads that may have a place in the application."""
+        threads = self._threads - self._outside
+        return threads if self._overseer is None else threads - self._overseer.dismissed
 
     # Any thread may call it.
     def stop(self) -> None:
@@ -827,6 +857,7 @@ class Engine:
                 except IndexError:  # another thread was faster
                     break
                 if type(connection) is Return:
+                    self._calls += 1  # another goes on in the application
                     connection.give_place()
                     return
                 self._run(connection)  # type: ignore[arg-type]
@@ -851,6 +882,7 @@ class Engine:
         try:
             seconds = connection.respond(come_out)
         except Dismissed:
+            self._errors.end_line()
             connection.close()
             raise
         except BaseException:  # noqa: BLE001 - one connection's fault is not the others', an application's exit neither
@@ -865,6 +897,8 @@ class Engine:
             self._slow_calls += 1
         else:
             self._slow_calls = 0
+        if self._errors.begun:
+            self._errors.end_line()
         self._let_go(connection)
 
     # Called by a thread in the application.
@@ -884,11 +918,13 @@ class Engine:
         except (RuntimeError, MemoryError):
             self._waits.appendleft(False)
             return False
+        self._outside.add(get_ident())
         self._free_place()
         try:
             wait()
         finally:
             self._take_place()
+            self._outside.discard(get_ident())
             self._waits.append(True)
         return True
 
@@ -950,6 +986,8 @@ class Engine:
         self._service.refusals.tell_withheld()
         if self._overseer is not None and now >= self._lenient_until:
             self._overseer.dismiss_overdue(now, self._give_up)
+        if self._due:
+            self._notice_waiting(now)
         if self._drain_at is not None:
             self._go_on_draining(self._drain_at)
         elif self._full or self._aside:
@@ -984,6 +1022,27 @@ class Engine:
         except (RuntimeError, MemoryError) as error:
             logger.error("No thread can be started in place of the one that is stuck (%s).", error)
 
+    def _notice_waiting(self, now: float) -> None:
+        """Say once a minute that requests wait while no thread comes out of the application: nothing else shows it."""
+        if self._calls != self._calls_waited:
+            self._calls_waited, self._waits_since = self._calls, now
+        if now - self._waits_since < BUSY or not self._busy.admits():
+            return
+        answered = [one for one in list(self._connections.values()) if one.state is State.RUNNING]
+        gone = sum(one.hung_up or bool(one.pending & HANG_UP) for one in answered)
+        waiting = len(self._due)
+        logger.warning(
+            "All %d threads have been in the application for %.0f s while %d request%s. %d of the clients that they "
+            "answer have hung up. The threads are in: %s. Raise --threads or set --request-timeout; send USR2 to log "
+            "every stack.",
+            self._config.threads,
+            now - self._waits_since,
+            waiting,
+            "s wait" if waiting != 1 else " waits",
+            gone,
+            describe_places(self._with_places()),
+        )
+
     def _accept(self, listener: Listener) -> bool:
         """Accept a batch of connections.
 
@@ -1004,7 +1063,11 @@ class Engine:
                     continue
                 self._accept_again = monotonic() + ACCEPT_PAUSE
                 self._stop_accepting(error.strerror or type(error).__name__)
-                return error.errno not in NO_ROOM  # from a socket that is broken nothing more comes
+                if error.errno in NO_ROOM:
+                    return False
+                self._note_broken()
+                return True
+            self._broken_since = None
             self._add(sock, client, listener)
         self._accept_batch = min(2 * self._accept_batch, ACCEPT_BATCH)
         return False
@@ -1024,6 +1087,11 @@ class Engine:
         except (OSError, ValueError) as error:  # something else has closed the socket
             self._accept_again = monotonic() + ACCEPT_PAUSE
             self._stop_accepting(str(error))
+            self._note_broken()
+
+    def _note_broken(self) -> None:
+        if self._broken_since is None:
+            self._broken_since = monotonic()
 
     def _stop_accepting(self, reason: str) -> None:
         if not self._accepting:

@@ -11,7 +11,6 @@ Rules of this file:
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import re
 import sys
@@ -24,6 +23,7 @@ from wizgy import standard
 from wizgy.config import LOG_LEVELS, Config, find_descriptor
 from wizgy.errors import UsageError
 from wizgy.http.request import RequestHead
+from wizgy.locks import Counter
 from wizgy.logline import (
     MONTHS,
     Clock,
@@ -59,11 +59,11 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._prefix = os.urandom(8).hex()
-        self._count = itertools.count(1)
+        self._count = Counter()
 
     def make(self) -> str:
         """An id that no other request has, in any process."""
-        return f"{self._prefix}-{next(self._count):x}"
+        return f"{self._prefix}-{self._count.next():x}"
 
 
 def parse_request_id(value: str | None) -> str:
@@ -335,23 +335,35 @@ class ErrorStream(io.TextIOBase):
     def __init__(self, log: ErrorLog) -> None:
         self._log = log
         self._thread = _OfThread()
+        self.begun: set[int] = set()
+        """The threads that may have begun a line and not ended it."""
 
     def write(self, text: str, /) -> int:
         """Write text. Waits for nobody."""
-        whole, end, rest = f"{self._thread.part}{_text_only(text)}".rpartition("\n")
-        self._thread.part = rest
-        if end:
-            self._pass_on(whole + end)
-        if len(rest) > LONGEST_PART:
-            self.flush()
+        text, own = _text_only(text), self._thread
+        if own.busy:  # a finalizer or the handler of a signal interrupts this very method
+            self._pass_on(text if text.endswith("\n") else f"{text}\n", current_request_id.get())
+            return len(text)
+        own.busy = True
+        try:
+            self._take(own, text)
+        finally:
+            own.busy = False
         return len(text)
 
     def flush(self) -> None:
         """End a record, and its line if that has no end."""
-        if self._thread.part:
-            self._pass_on(self._thread.part + "\n")
-            self._thread.part = ""
+        self.end_line()
         self._thread.record += 1
+
+    def end_line(self) -> None:
+        """End the line that this thread has begun, if it has; what comes later may be another request's."""
+        own = self._thread
+        if not own.busy:
+            part, own.part = own.part, ""
+            self.begun.discard(get_ident())
+            if part:
+                self._pass_on(f"{part}\n", own.request_id)
 
     def close(self) -> None:
         """It is everybody's, so nobody may close it."""
@@ -360,15 +372,33 @@ class ErrorStream(io.TextIOBase):
         """It is to be written to."""
         return True
 
-    def _pass_on(self, text: str) -> None:
+    def _take(self, own: _OfThread, text: str) -> None:
+        request_id = current_request_id.get()
+        if own.part and own.request_id != request_id:
+            self._pass_on(f"{own.part}\n", own.request_id)
+            own.part = ""
+        whole, end, own.part = f"{own.part}{text}".rpartition("\n")
+        if end:
+            self._pass_on(f"{whole}\n", request_id)
+        if len(own.part) > LONGEST_PART:
+            self._pass_on(f"{own.part}\n", request_id)
+            own.part = ""
+            own.record += 1
+        if own.part:
+            own.request_id = request_id
+            self.begun.add(get_ident())
+
+    def _pass_on(self, text: str, request_id: str) -> None:
         piece = Piece(text)
-        piece.origin = (get_ident(), self._thread.record, current_request_id.get())
+        piece.origin = (get_ident(), self._thread.record, request_id)
         self._log.sink.write(piece)
 
 
 class _OfThread(threading.local):
     part = ""  # of a line that has no end yet
+    request_id = ""  # of the request that it belongs to
     record = 0  # how many came before
+    busy = False  # whether this is being changed
 
 
 def _text_only(text: str) -> str:

@@ -6,14 +6,25 @@ started in its place, and it ends when it comes out after all.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from math import inf
+from types import CodeType, FrameType
+from typing import Final
 
 from wizgy import standard, wsgi
 from wizgy.connection import Connection
 from wizgy.primitives import RLock, get_ident, monotonic
+
+OURS: Final = os.path.dirname(wsgi.__file__) + os.sep
+CALLERS: Final = (wsgi.__file__, f"{OURS}mount.py")
+"""The modules of the server that call the application: what is called by them and is none of the server's is its."""
+STANDARD_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
+MOST_PLACES: Final = 5
+"""How many places threads are named at."""
 
 
 class Dismissed(BaseException):
@@ -74,6 +85,8 @@ class Overseer:
         # Who takes a call out of it, which only one can, decides what becomes of the request.
         self._calls: dict[Call, None] = {}
         self._dismissing = RLock()
+        self.dismissed: set[int] = set()
+        """The threads that are in the application still, after they were given up."""
 
     # Called by the thread.
     def enter(self, connection: Connection, now: float) -> Call:
@@ -92,6 +105,7 @@ class Overseer:
         if self._take(call):
             return
         with self._dismissing:  # the leader may be at it still
+            self.dismissed.discard(call.thread)
             raise Dismissed
 
     # Called by the leader.
@@ -108,6 +122,7 @@ class Overseer:
                 stack = describe_stack(call.thread)
                 with self._dismissing:
                     if self._take(call):
+                        self.dismissed.add(call.thread)
                         dismiss(call.connection, stack)
 
     def _take(self, call: Call) -> bool:
@@ -122,6 +137,61 @@ def describe_stack(thread: int) -> str:
     stack = standard.traceback.extract_stack(frame)
     outside = [number for number, entry in enumerate(stack) if entry.filename == wsgi.__file__]
     return "".join(standard.traceback.format_list(stack[outside[-1] + 1 :] if outside else stack))
+
+
+def find_places(threads: Iterable[int]) -> list[FrameType]:
+    """Where threads are that are in the application: the innermost frame of each.
+
+    A thread that the application has called the server from, as it does to log, is in the server.
+    """
+    frames = sys._current_frames()
+    return [frames[thread] for thread in threads if thread in frames and _is_in_application(frames[thread])]
+
+
+def runs_any(threads: Iterable[int], code: CodeType) -> bool:
+    """Whether one of the threads runs a function, itself or in what that calls."""
+    frames = sys._current_frames()
+    return any(_is_within(frames.get(thread), code) for thread in threads)
+
+
+def _is_within(frame: FrameType | None, code: CodeType) -> bool:
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _is_in_application(innermost: FrameType) -> bool:
+    frame: FrameType | None = innermost
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename in CALLERS:
+            return True
+        if code.co_filename.startswith(OURS):
+            return False
+        frame = frame.f_back
+    return False  # it ends, or has yet to begin
+
+
+def describe_places(threads: Iterable[int]) -> str:
+    """Where threads are in the application, one item for those at the same place: the innermost line of its code."""
+    places = Counter(map(_describe_place, find_places(threads)))
+    named = [f"{count} times {place}" if count > 1 else place for place, count in places.most_common(MOST_PLACES)]
+    others = sum(places.values()) - sum(count for _, count in places.most_common(MOST_PLACES))
+    return ", ".join(named + [f"{others} elsewhere"] * bool(others)) or "the server"
+
+
+def _describe_place(innermost: FrameType) -> str:
+    """The innermost frame that is neither the standard library's nor the server's, or else the innermost of all."""
+    frame: FrameType | None = innermost
+    while frame is not None and _is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    found = frame or innermost
+    return f"{found.f_code.co_name} ({found.f_code.co_filename}:{found.f_lineno})"
+
+
+def _is_library(path: str) -> bool:
+    is_standard = path.startswith(STANDARD_LIBRARY) and f"{os.sep}site-packages{os.sep}" not in path
+    return is_standard or path.startswith((OURS, "<frozen "))
 
 
 def describe_threads() -> str:

@@ -10,12 +10,14 @@ import re
 import sys
 import threading
 from contextvars import Context
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.interruption import Interruption, moments_of
 from wizgy import sink
 from wizgy.errors import UsageError
 from wizgy.http.request import HeadReader, Limits, RequestHead
@@ -30,6 +32,7 @@ from wizgy.log import (
     parse_request_id,
 )
 from wizgy.logline import Exchange
+from wizgy.sink import flush_all
 
 
 @pytest.fixture(autouse=True)
@@ -291,3 +294,32 @@ def test_trace(capsys: pytest.CaptureFixture[str]) -> None:
         "> last",
         "> [3 bytes of a file]",
     ]
+
+
+def test_unended_text_is_its_own_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    """Text without a line feed comes under the id that it was written under, and ends with the request."""
+    stream = ErrorStream(error_log(embedded=True))
+    contexts = [Context(), Context()]
+    for number, context in enumerate(contexts):
+        context.run(current_request_id.set, f"id-{number}")
+    contexts[0].run(stream.write, "of the first")
+    assert stream.begun
+    contexts[1].run(stream.write, "of the second")
+    stream.end_line()  # in no context: the request is over
+    assert not stream.begun
+    stream.end_line()
+    flush_all()
+    assert capsys.readouterr().err == "[id-0] of the first\n[id-1] of the second\n"
+
+
+def test_text_that_interrupts_another(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a finalizer writes in the middle of a write stands by itself; nothing is lost or doubled."""
+    code = ErrorStream._take.__code__
+    for offset in moments_of(code):
+        stream = ErrorStream(error_log(embedded=True))
+        stream.write("begun ")
+        with Interruption(code, offset, partial(stream.write, "inner")):
+            stream.write("outer\n")
+        flush_all()
+        lines = sorted(capsys.readouterr().err.splitlines())
+        assert lines in (["begun outer"], ["begun outer", "inner"])

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dis
 import gc
 import itertools
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from types import CodeType, FrameType
-from typing import Any, cast
 
 import pytest
 
+from tests.unit.interruption import Interruption, moments_of
 from wizgy import sink
 from wizgy.primitives import Thread
 from wizgy.sink import PIPE_BUF, FileTarget, Sink, StandardTarget, flush_all, reopen_all
@@ -497,55 +494,6 @@ def test_finalizers_may_log_at_any_moment(monkeypatch: pytest.MonkeyPatch, *, th
     lines = b"".join(target.written).decode("ascii").splitlines()
     assert [line for line in lines if line.startswith("line")] == [f"line {number}" for number in range(500)]
     assert sorted(line for line in lines if line.startswith("lost")) == sorted(f"lost {n}" for n in range(500))
-
-
-def moments_of(code: CodeType) -> Iterator[int]:
-    """Yield the offsets of the instructions before which the interpreter may run something else in the same thread.
-
-    It does so at the end of a call and at a jump backwards; until CPython 3.11 also where a list or dict is made.
-    """
-    before = "CALL"
-    for instruction in dis.get_instructions(code):
-        name = instruction.opname
-        if before.startswith(("CALL", "BEFORE_WITH", "SETUP_WITH")) or name.startswith(("BUILD", "JUMP_BACK")):
-            yield instruction.offset
-        before = name
-
-
-class Interruption:
-    """Does something once, in whatever thread comes to a moment of a function.
-
-    Args:
-        code: the function's code.
-        offset: that of the instruction before which it happens.
-        do: what happens.
-
-    Attributes:
-        happened: whether it did.
-    """
-
-    def __init__(self, code: CodeType, offset: int, do: Callable[[], None]) -> None:
-        self._code = code
-        self._offset = offset
-        self._do = do
-        self.happened = False
-
-    def __enter__(self) -> None:
-        threading.settrace(self._trace)
-        sys.settrace(self._trace)
-
-    def __exit__(self, *error: object) -> None:
-        sys.settrace(None)
-        threading.settrace(cast(Any, None))
-
-    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_code is not self._code:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and frame.f_lasti == self._offset and not self.happened:
-            self.happened = True
-            self._do()
-        return self._trace
 
 
 STEPS = {
