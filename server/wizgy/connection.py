@@ -52,12 +52,9 @@ from wizgy.logline import Exchange
 from wizgy.output import ORDERLY_CLOSE, RESET_AT_CLOSE, Output, open_temporary_file
 from wizgy.primitives import Lock, monotonic, time
 from wizgy.refusals import Refusals
-from wizgy.transport import RECEIVE_SIZE, Transport, receive
+from wizgy.transport import RECEIVE_SIZE, Transport, Turn, receive
 from wizgy.wsgi import Application, Disconnected, Environ, Response, build_environ, environ_of_fields
 
-RECEIVE_STEP: Final = 1 << 20
-"""Bytes of content to receive before another connection has its turn. What has to be looked at, as chunks have, is
-received once only."""
 CONTENT_MEMORY: Final = 256 * 1024
 """Bytes of a request's content that are kept in memory before it goes to a file."""
 HEAD_BEGINNINGS: Final = (b"HEAD ", b"\r\nHEAD ")
@@ -80,8 +77,6 @@ LINGER_BYTES: Final = 1 << 28
 """Bytes to read and drop meanwhile."""
 CHUNKS_AT_ONCE: Final = 250
 """Lines and pieces of chunked content to take before another connection has its turn: half a millisecond or so."""
-LINGER_STEP: Final = 1 << 20
-"""Bytes to drop before another connection has its turn."""
 
 
 WAIT_STEP: Final = 0.5
@@ -402,20 +397,24 @@ class Connection:
         return self.state is HEAD and not self._buffer
 
     # Called by the leader while another thread owns the connection.
-    def flush(self, *, overdue: bool = False) -> None:
+    def flush(self, *, overdue: bool = False) -> bool:
         """Send on what waits while the application makes the next piece (PEP 3333, "Buffering").
 
         Args:
             overdue: whether the deadline had passed: where the client takes nothing even now, the response is cut.
+
+        Returns:
+            Whether the client might take more at once, but others should have their turn first.
         """
         try:
-            tried = self.output.flush_if_free()
+            more = self.output.flush_if_free()
         except Disconnected:
-            return  # the owner will notice
+            return False  # the owner will notice
         if self.output.waiting:
             self._await_client()
-            if overdue and tried and self.deadline <= monotonic():
+            if overdue and more is not None and self.deadline <= monotonic():
                 self.cut()
+        return bool(more)
 
     # Called by the owner.
     def close(self) -> None:
@@ -543,7 +542,7 @@ class Connection:
 
     def _read_request(self) -> bool:
         """Read until a request is complete (True) or more bytes are needed (False)."""
-        received = 0
+        turn: Turn | None = None  # most requests come at once
         try:
             if self._buffer:
                 self._parse()
@@ -561,8 +560,8 @@ class Connection:
                     self._take_content(data)
                 if self.state is READY:
                     return True
-                received += len(data)
-                if received >= (RECEIVE_STEP if isinstance(self._decoder, FixedLengthDecoder) else RECEIVE_SIZE):
+                turn = turn or Turn()
+                if turn.is_over():
                     self.again = True
                     return False
         except RequestError as error:
@@ -830,7 +829,8 @@ class Connection:
         dropped = 0
         while self.state is LINGERING and (data := self._receive()):
             dropped += len(data)
-            if dropped >= LINGER_STEP:
+            if turn.is_over():
+        turn = Turn()
                 self.again = True
                 break
         self._lingered += dropped

@@ -777,7 +777,8 @@ class Engine:
         """Tell the thread that owns a connection of events; returns whether this thread owns it now after all."""
         connection.pending |= events
         if connection.output.waiting:
-            connection.flush(overdue=bool(events & OVERDUE))
+            if connection.flush(overdue=bool(events & OVERDUE)):
+                self._queue(connection)  # the selector tells only once that the client takes more
             if events & OVERDUE and not connection.output.broken:
                 self._await_again(connection)
         # Its owner looks at `pending` after it has let go, which may have been just before.
@@ -797,13 +798,19 @@ class Engine:
             self._poller.rearm(connection.descriptor, bool(connection.output.waiting))
         connection.claim.release()
         if again or connection.pending:
-            # Behind the others, and once: each event gives a turn too, and if all of them asked for another, the turns
-            # of a client that sends without pause would become ever more.
-            if not connection.queued:
-                connection.queued = True
-                self._ready.append((connection.descriptor, AGAIN))
+            self._queue(connection)
             if self._polling:  # the leader waits, if it is another thread
                 self._wake.set()
+
+    def _queue(self, connection: Connection) -> None:
+        """Give a connection another turn, behind the others.
+
+        Once: each event gives a turn too, and if all of them asked for another, the turns of a client that sends
+        without pause would become ever more.
+        """
+        if not connection.queued:
+            connection.queued = True
+            self._ready.append((connection.descriptor, AGAIN))
 
     def _call(self, connection: Connection | None) -> bool:
         """Run the application for one request, or leave that to the next thread that comes out of it.

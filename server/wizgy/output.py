@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from wizgy import standard
 from wizgy.primitives import RLock, monotonic, poll
-from wizgy.transport import Transport
+from wizgy.transport import Transport, Turn
 from wizgy.wsgi import Disconnected
 
 MEMORY_LIMIT: Final = 256 * 1024
@@ -39,7 +39,7 @@ NO_SENDFILE: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 HANG_UP: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 """What says that the peer of a socket sends no more, or is gone."""
 FILE_STEP: Final = 1 << 20
-"""The most bytes of a file to send before another connection has its turn."""
+"""The most bytes to send before another connection has its turn: while a disk is slow, nobody can look at the clock."""
 
 
 class FileSegment:
@@ -196,22 +196,21 @@ class Output:
         with self._lock:
             return self._flush()
 
-    def flush_if_free(self) -> bool:
+    def flush_if_free(self) -> bool | None:
         """Do the same for a thread that may not wait: who holds the lock may be writing to a disk that is slow.
 
         Returns:
-            Whether the client was offered anything.
+            What `flush` does; None where the client was not offered anything.
 
         Raises:
             Disconnected: the client is gone.
         """
         if not self._lock.acquire(blocking=False):
-            return False
+            return None
         try:
-            self._flush()
+            return self._flush()
         finally:
             self._lock.release()
-        return True
 
     def wait_for_client(self, seconds: float) -> None:
         """Wait until the client may take more, is gone, or the time is over."""
@@ -339,7 +338,8 @@ class Output:
     def _send_waiting(self) -> bool:
         budget = FILE_STEP
         while waiting := self.waiting:
-            if budget <= 0:
+            if budget <= 0 or (budget < FILE_STEP and turn.is_over()):
+        turn = Turn()
                 return True
             item = waiting[0]
             if isinstance(item, FileSegment):
@@ -347,7 +347,7 @@ class Output:
                 if item.count == 0:
                     waiting.popleft()
             else:
-                sent = self._send_now(item)
+                sent = self._send_now(item[:budget])
                 self._memory -= sent
                 if sent == len(item):
                     waiting.popleft()

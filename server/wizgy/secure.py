@@ -133,6 +133,8 @@ class SecureConnection(ProxiedConnection):
             self._service.refusals.note_handshake(self._client, str(error))
             self._begin_lingering()
             return b""
+        if self._sock is not self._plain and self._secure.behind:
+            self.readable = self.again = True  # the selector does not tell of what TLS has taken already
         if data and self._sock is not self._plain and self._secure.established:
             if not self._is_described:
                 self._is_described = True

@@ -9,6 +9,7 @@ Rules of this file:
 - Nothing is read while an answer of TLS itself waits for the client, so that nobody can pile those up.
 - OpenSSL is called by one thread at a time: an application sends while the selector's thread flushes.
 - Nothing is made for a client before its first byte has come.
+- How much work a byte of plaintext makes is up to the client, so a call is bounded by time; `behind` tells of the rest.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Final, cast
 from wizgy.errors import BadRequest
 from wizgy.http.strangers import explain_plaintext
 from wizgy.primitives import RLock
-from wizgy.transport import receive
+from wizgy.transport import Turn, receive
 
 SEND_SIZE: Final = 65536
 """Bytes of plaintext to encrypt before the ciphertext is sent: four records."""
 HANDSHAKE: Final = 0x16
 """The first byte of a client that speaks TLS (RFC 8446 section 5.1)."""
+STEPS_OF_A_REQUEST: Final = 3
+"""Steps that it takes to read what has come in one record: its ciphertext, its plaintext, and that no more is there."""
 
 
 FAILURES: Final = {
@@ -76,6 +79,7 @@ class TLSSocket:
     Attributes:
         established: whether the handshake is done.
         begun: whether a byte has come.
+        behind: whether the last call has stopped before all was read, since others are due.
         ended: whether the client has said that it sends no more.
         failed: what is wrong with what came after the last that was read, or None. The next call raises it.
     """
@@ -93,6 +97,7 @@ class TLSSocket:
         "_unreported",
         "_unsent",
         "begun",
+        "behind",
         "ended",
         "established",
         "failed",
@@ -112,6 +117,7 @@ class TLSSocket:
         self._ending = False  # whether the server has said that it sends no more
         self.established = False
         self.begun = bool(received)
+        self.behind = False
         self.ended = False
         self.failed: ssl.SSLError | None = None
 
@@ -129,11 +135,12 @@ class TLSSocket:
         """Receive as much as is there and goes into `buffer`; nothing means that the client sends no more.
 
         Raises:
-            BlockingIOError: nothing is there now.
+            BlockingIOError: nothing is there now, or only what needs another call (`behind`).
             NotTLS: the client does not speak TLS.
             HandshakeFailed: client and server do not agree.
             OSError: the client is gone, or has sent what is no TLS.
         """
+        self.behind = False
         if self._passing or self._ending:
             return self._sock.recv_into(buffer)
         if self.failed is not None:
@@ -144,8 +151,9 @@ class TLSSocket:
             return self._read(buffer)
 
     def _shake_hands(self) -> bool:
-        """Go on with the handshake; False where the client has to say more."""
-        while True:
+        """Go on with the handshake; False where the client has to say more, or others are due."""
+        turn = Turn()
+        while not turn.is_over():
             if self._tls is not None:
                 try:
                     self._tls.do_handshake()
@@ -163,6 +171,8 @@ class TLSSocket:
                     return False
             if not self._fill():
                 return False
+        self.behind = True
+        return False
 
     def _fill(self) -> bool:
         """Take ciphertext from the socket; False where none is there.
@@ -193,34 +203,48 @@ class TLSSocket:
         return True
 
     def _read(self, buffer: memoryview) -> int:
-        """Decrypt what is there, and take more from the socket until it is empty or the buffer is full."""
-        assert self._tls is not None
-        done = 0
-        while done < len(buffer) and not self.ended:
-            room = buffer[done:]
-            try:
-                # With a buffer it returns a number, which its annotation does not know.
-                count = cast(int, self._tls.read(len(room), cast(bytearray, room)))
-            except ssl.SSLWantReadError:
-                # TLS may have something to say by itself, to a client that changes its keys.
-                if not self._push() or not self._fill_after(done):
-                    break
-                continue
-            except ssl.SSLZeroReturnError:
-                count = 0
-            except ssl.SSLError as error:
-                self._push()  # the alert
-                if not done:
-                    raise
-                self.failed = error
+        """Decrypt what is there, and take more until the socket is empty, the buffer is full or others are due."""
+        done = steps = 0
+        turn = Turn()
+        while done < len(buffer) and not self.ended and not self.behind:
+            count = self._decrypt(buffer[done:], done)
+            if count is None:
                 break
-            if count:
-                done += count
-            else:
-                self.ended = True
+            done += count
+            steps += 1
+            self.behind = steps >= STEPS_OF_A_REQUEST and turn.is_over()
         if not done and not self.ended:
             raise BlockingIOError
         return done
+
+    def _decrypt(self, room: memoryview, done: int) -> int | None:
+        """Decrypt one record, or take ciphertext where none is left.
+
+        Args:
+            room: where the plaintext goes.
+            done: how many bytes were decrypted before it in the same call.
+
+        Returns:
+            The bytes of plaintext; None where no more is there now.
+        """
+        assert self._tls is not None
+        try:
+            # With a buffer it returns a number, which its annotation does not know.
+            count = cast(int, self._tls.read(len(room), cast(bytearray, room)))
+        except ssl.SSLWantReadError:
+            # TLS may have something to say by itself, to a client that changes its keys.
+            return 0 if self._push() and self._fill_after(done) else None
+        except ssl.SSLZeroReturnError:
+            count = 0
+        except ssl.SSLError as error:
+            self._push()  # the alert
+            if not done:
+                raise
+            self.failed = error
+            return None
+        if not count:
+            self.ended = True
+        return count
 
     def _fill_after(self, done: int) -> bool:
         """As `_fill`; where something was read already, an end that is an error can wait for the next call."""

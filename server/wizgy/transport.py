@@ -4,8 +4,28 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from wizgy.primitives import monotonic
+
 RECEIVE_SIZE: Final = 65536
 """Bytes to ask for at a time, and so the bound of what is read ahead of a pipelined request."""
+TURN: Final = 0.0005
+"""Seconds that one connection may take before another has its turn."""
+
+
+class Turn:
+    """The time that one connection may take. It starts with the first question: short work reads no clock."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self) -> None:
+        self._end = 0.0
+
+    def is_over(self) -> bool:
+        """Whether others are due."""
+        now = monotonic()
+        if not self._end:
+            self._end = now + TURN
+        return now >= self._end
 
 
 class Receiver(Protocol):

@@ -36,6 +36,7 @@ from tests.server.client import (
 from tests.server.secured import pattern
 from tests.server.served import app
 from tests.server.tls_client import Authority, Pieces, connect_secure, secure
+from tests.server.tls_client import pieces as cut
 
 MEBIBYTE = 1 << 20
 CLOSING = request("/hello", "Connection: close")
@@ -183,6 +184,33 @@ def test_request_over_many_records(server: ServerProcess, client: ssl.SSLContext
         pieces.shake_hands()
         pieces.send(CLOSING, record=record)
         assert pieces.read_all().endswith(b"\r\n\r\nhello\n")
+
+
+def test_tiny_records_leave_others_their_turn(server: ServerProcess, client: ssl.SSLContext) -> None:
+    """A client whose content comes in records of one byte is one of many: others are answered meanwhile (fault 1)."""
+    content = pattern(200_000)
+    with connect(server.address) as sock, connect_secure(server.address, client) as other:
+        upload = Pieces(sock, client)
+        upload.shake_hands()
+        upload.tls.write(request("/digest", f"Content-Length: {len(content)}", "Connection: close", method="POST"))
+        for piece in cut(content, 1):
+            upload.tls.write(piece)
+        answers: list[bytes] = []
+
+        def send() -> None:
+            upload.transmit()
+            answers.append(upload.read_all())
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        meanwhile = 0
+        while not answers and sending.is_alive():
+            other.sendall(HELLO)
+            assert read_answer(other)[1] == b"hello\n"
+            meanwhile += 1
+        sending.join(TIMEOUT)
+        assert answers[0].endswith(hashlib.sha256(content).hexdigest().encode())
+        assert meanwhile > 20
 
 
 def test_many_requests_in_one_record(server: ServerProcess, client: ssl.SSLContext) -> None:

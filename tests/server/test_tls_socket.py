@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import socket
 import ssl
@@ -13,7 +15,7 @@ from tests.server.client import TIMEOUT
 from tests.server.tls_client import Authority, Pieces
 from wizgy.secure import SecureOutput
 from wizgy.tls import TLSSocket
-from wizgy.transport import receive
+from wizgy.transport import TURN, receive
 
 
 class Gate(socket.socket):
@@ -224,3 +226,42 @@ def test_receive_takes_all(ends: tuple[Gate, TLSSocket, Pieces], size: int) -> N
                 with pytest.raises(BlockingIOError):
                     server.recv_into(buffer)
     assert received == data
+
+
+def test_tiny_records_take_a_bounded_time(
+    ends: tuple[Gate, TLSSocket, Pieces], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a call leaves since others are due is told, and comes with the next calls, to the end of the data."""
+    _, server, client = ends
+    ticks = itertools.count()
+    monkeypatch.setattr("wizgy.transport.monotonic", lambda: 1 + next(ticks) * TURN / 4)
+    shake_hands(server, client)
+    client.send(b"a" * 500, record=1)
+    client.say_close_notify()
+    data = receive(server)
+    assert data
+    while server.behind:
+        data += (piece := receive(server))
+        assert len(piece) < 10
+    assert data == b"a" * 500
+    assert receive(server) == b""
+    assert server.ended
+    assert not server.behind
+
+
+def test_handshake_takes_a_bounded_time(ends: tuple[Gate, TLSSocket, Pieces], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake goes on in the next call where others were due."""
+    _, server, client = ends
+    ticks = itertools.count()
+    monkeypatch.setattr("wizgy.transport.monotonic", lambda: 1 + next(ticks) * TURN)
+    cut = 0
+    while not server.established:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.tls.do_handshake()
+        client.transmit()
+        with pytest.raises(BlockingIOError):
+            receive(server)
+        cut += server.behind
+        if not server.behind and not server.established:
+            client.receive()
+    assert cut

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from itertools import count as numbers
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 
 from wizgy.config import Config
-from wizgy.connection import CHUNKS_AT_ONCE, RECEIVE_STEP, Connection, Service, State
+from wizgy.connection import CHUNKS_AT_ONCE, Connection, Service, State
 from wizgy.log import ErrorLog
-from wizgy.transport import RECEIVE_SIZE
+from wizgy.transport import RECEIVE_SIZE, TURN
 from wizgy.wsgi import server_environ
 
 
@@ -81,8 +82,10 @@ def connect(sock: Socket) -> Connection:
     return Connection(service, sock, ("192.0.2.1", "5"), environ)
 
 
-def test_a_fast_upload_leaves_others_their_turn() -> None:
+def test_a_fast_upload_leaves_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends faster than it is read does not keep the thread that serves everybody (fault 1)."""
+    ticks = numbers()
+    monkeypatch.setattr("wizgy.transport.monotonic", lambda: 1 + next(ticks) * TURN / 4)
     head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000000\r\n\r\n"
     sock = Socket(head.ljust(RECEIVE_SIZE, b"x"), endless=True)
     connection = connect(sock)
@@ -92,7 +95,7 @@ def test_a_fast_upload_leaves_others_their_turn() -> None:
         assert not connection.advance()
         assert connection.again
         assert connection.state is State.CONTENT
-        assert sock.received - before <= RECEIVE_STEP + RECEIVE_SIZE
+        assert RECEIVE_SIZE < sock.received - before <= 6 * RECEIVE_SIZE
     connection.close()
 
 
@@ -124,6 +127,35 @@ def test_small_chunks_leave_others_their_turn() -> None:
     connection.respond()
     assert sock.sent.endswith(b"\r\n\r\n" + b"a" * count)
     assert turns > 2 * count / CHUNKS_AT_ONCE  # a chunk is its line, its data, and the line end after it
+    connection.close()
+
+
+def test_a_request_that_comes_at_once_looks_at_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound of a turn costs nothing where there is nothing to bound."""
+
+    def fail() -> float:
+        raise AssertionError
+
+    monkeypatch.setattr("wizgy.transport.monotonic", fail)
+    connection = connect(Socket(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
+    assert connection.advance()
+    connection.close()
+
+
+def test_what_is_dropped_leaves_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that goes on sending after the last answer does not keep the thread either (RFC 9112 section 9.6)."""
+    ticks = numbers()
+    monkeypatch.setattr("wizgy.transport.monotonic", lambda: 1 + next(ticks) * TURN / 4)
+    sock = Socket(b"nonsense\r\n\r\n", endless=True)
+    connection = connect(sock)
+    connection.advance()
+    for _ in range(3):
+        before = sock.received
+        connection.readable = True
+        assert not connection.advance()
+        assert connection.state is State.LINGERING
+        assert connection.again
+        assert sock.received - before <= 7 * RECEIVE_SIZE
     connection.close()
 
 
