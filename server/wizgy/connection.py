@@ -49,7 +49,7 @@ from wizgy.log import (
     parse_request_id,
 )
 from wizgy.logline import Exchange
-from wizgy.output import ORDERLY_CLOSE, RESET_AT_CLOSE, Output, open_temporary_file
+from wizgy.output import ORDERLY_CLOSE, RESET_AT_CLOSE, Output, open_temporary_file, temporary_room
 from wizgy.primitives import Lock, monotonic, time
 from wizgy.refusals import Refusals
 from wizgy.transport import RECEIVE_SIZE, Transport, Turn, receive
@@ -716,10 +716,13 @@ class Connection:
         content = self._content
         assert content is not None
         try:
-            if isinstance(content, BytesIO) and content.tell() + len(data) > CONTENT_MEMORY:
-                file = open_temporary_file()
-                file.write(content.getbuffer())
-                content = self._content = file
+            if not isinstance(content, BytesIO):
+                temporary_room.take(content.fileno(), len(data))
+            elif content.tell() + len(data) > CONTENT_MEMORY:
+                memory, content = content, open_temporary_file()
+                self._content = content
+                temporary_room.take(content.fileno(), memory.tell() + len(data))
+                content.write(memory.getbuffer())
             content.write(data)
             if is_last:
                 content.flush()  # or it would fail later, where nobody answers for it
@@ -827,10 +830,10 @@ class Connection:
     def _linger(self) -> None:
         """Read and drop what still comes, so that no reset overtakes the answer (RFC 9112 section 9.6)."""
         dropped = 0
+        turn = Turn()
         while self.state is LINGERING and (data := self._receive()):
             dropped += len(data)
             if turn.is_over():
-        turn = Turn()
                 self.again = True
                 break
         self._lingered += dropped

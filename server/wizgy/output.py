@@ -27,9 +27,11 @@ SPOOL_LIMIT: Final = 256 * 1024 * 1024
 """Bytes kept in files for one connection before the application must pause."""
 SPOOL_FILE: Final = 64 * 1024 * 1024
 """Bytes in one of these files. It is removed when all of it is sent, so a larger one would grow without end."""
-SPOOL_RESERVE: Final = 64 * 1024 * 1024
-"""Bytes of the file system that spools leave to the application, which has files there too, or a sixteenth of it where
-that is less."""
+TEMPORARY_RESERVE: Final = 64 * 1024 * 1024
+"""Bytes of the file system that temporary files leave to the application, which has files there too, or a sixteenth of
+it where that is less."""
+TEMPORARY_STEP: Final = 1 << 20
+"""Bytes that a process may write to temporary files before it looks again at how much room there is."""
 RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER without a wait: the close is a reset."""
 ORDERLY_CLOSE: Final = struct.pack("ii", 0, 0)
@@ -308,7 +310,7 @@ class Output:
         try:
             if segment is None:
                 segment, end = open_spool(), 0
-            refuse_to_fill(segment.descriptor, len(data))
+            temporary_room.take(segment.descriptor, len(data))
             written = 0
             while written < len(data):
                 written += os.pwrite(segment.descriptor, data[written:], end + written)
@@ -337,9 +339,9 @@ class Output:
 
     def _send_waiting(self) -> bool:
         budget = FILE_STEP
+        turn = Turn()
         while waiting := self.waiting:
             if budget <= 0 or (budget < FILE_STEP and turn.is_over()):
-        turn = Turn()
                 return True
             item = waiting[0]
             if isinstance(item, FileSegment):
@@ -391,20 +393,35 @@ class Output:
         return self._sock.send(data) if data else 0
 
 
-def refuse_to_fill(descriptor: int, count: int) -> None:
-    """See to it that the file system of a file keeps some room.
+class TemporaryRoom:
+    """What the temporary files of a process may take of their file system, so that it keeps some room for others."""
 
-    Args:
-        descriptor: the file.
-        count: bytes that are to be written.
+    def __init__(self) -> None:
+        self._left = 0  # bytes that may be written before the next look; threads that race are off by a write
 
-    Raises:
-        OSError: it would be too little.
-    """
-    status = os.fstatvfs(descriptor)
-    reserve = min(SPOOL_RESERVE, status.f_blocks * status.f_frsize // 16)
-    if status.f_bavail * status.f_frsize - count < reserve:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def take(self, descriptor: int, count: int) -> None:
+        """Ask for room before something is written.
+
+        Args:
+            descriptor: the file.
+            count: bytes that are to be written.
+
+        Raises:
+            OSError: too little would be left.
+        """
+        self._left -= count
+        if self._left >= 0:
+            return
+        status = os.fstatvfs(descriptor)
+        reserve = min(TEMPORARY_RESERVE, status.f_blocks * status.f_frsize // 16)
+        left = status.f_bavail * status.f_frsize - reserve - count
+        self._left = min(left, TEMPORARY_STEP)
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+temporary_room: Final = TemporaryRoom()
+"""That of this process."""
 
 
 def has_hung_up(descriptor: int) -> bool:

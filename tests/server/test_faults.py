@@ -210,6 +210,24 @@ def test_full_file_system_refuses_the_upload(small_folder: Path, size: int) -> N
         assert "Traceback" not in server.stderr
 
 
+def test_uploads_leave_room_to_others(small_folder: Path) -> None:
+    """Uploads leave some of the file system to the application; the one that goes too far is 507, alone (fault 16)."""
+    with start(environment={"TMPDIR": str(small_folder)}) as server, ExitStack() as stack:
+        begun = []
+        for count in 1, 2:
+            sock = stack.enter_context(connect(server.address))
+            sock.sendall(request("/upload", "Content-Length: 300000", method="POST") + b"a" * 299_999)
+            wait_until(lambda count=count: used(small_folder) > count * 280_000, "it is kept")  # type: ignore[misc]
+            begun.append(sock)
+        last = stack.enter_context(connect(server.address))
+        last.sendall(request("/upload", "Content-Length: 430000", method="POST") + b"a" * 420_000)
+        assert read_answer(last)[0].status == 507
+        for sock in begun:
+            sock.sendall(b"a")
+            assert read_answer(sock)[1] == b"300000\n"
+        wait_until(lambda: used(small_folder) == 0, "the files are removed")
+
+
 def test_full_file_system_slows_the_answer(small_folder: Path) -> None:
     """An answer that there is no room to spool reaches a slow reader whole; the application pauses (fault 16)."""
     with start(environment={"TMPDIR": str(small_folder)}) as server, ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import socket
@@ -14,7 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from wizgy import output
-from wizgy.output import FILE_STEP, MEMORY_LIMIT, Output
+from wizgy.output import FILE_STEP, MEMORY_LIMIT, TEMPORARY_STEP, Output, TemporaryRoom
+from wizgy.transport import TURN
 from wizgy.wsgi import Disconnected
 
 Pair = tuple[Output, socket.socket]
@@ -154,6 +156,49 @@ def test_large_file_gives_others_their_turn(pair: Pair, tmp_path: Path) -> None:
         out.send_file(opened.fileno(), 0, 4 * FILE_STEP)
     assert out.sent <= FILE_STEP
     assert len(drain(pair, 4 * FILE_STEP)) == 4 * FILE_STEP
+
+
+def test_many_small_pieces_give_others_their_turn(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush is bounded however small the pieces are that wait, and says that there is more to do."""
+    out, client = pair
+    ticks = itertools.count()
+    monkeypatch.setattr("wizgy.transport.monotonic", lambda: 1 + next(ticks) * TURN / 4)
+    fill(pair)
+    out._spool = None
+    for _ in range(100):
+        out._append(memoryview(b"x"))
+        out._memory += 1
+    flushes = 1
+    while client.recv(1 << 20) and out.flush():
+        flushes += 1
+    while out.waiting:
+        client.setblocking(False)
+        try:
+            client.recv(1 << 20)
+        except BlockingIOError:
+            pass
+        flushes += out.flush()
+    assert flushes > 100 // 6
+
+
+def test_room_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much room there is, is asked once for many small writes, and again before too little is left."""
+    asked = written = 0
+
+    def status(descriptor: int) -> SimpleNamespace:
+        nonlocal asked
+        asked += 1
+        return SimpleNamespace(f_frsize=1, f_blocks=16 * total, f_bavail=3 * total - written)
+
+    total = 2 * TEMPORARY_STEP
+    monkeypatch.setattr(os, "fstatvfs", status)
+    room = TemporaryRoom()
+    with pytest.raises(OSError, match="No space"):
+        while True:
+            room.take(0, 1000)
+            written += 1000
+    assert 2 * total - 1000 < written <= 2 * total
+    assert asked < 10
 
 
 def test_file_that_became_shorter(pair: Pair, tmp_path: Path) -> None:
@@ -312,6 +357,7 @@ def test_spools_do_not_fill_the_file_system(pair: Pair, monkeypatch: pytest.Monk
         return SimpleNamespace(f_frsize=4096, f_blocks=blocks, f_bavail=free)
 
     monkeypatch.setattr(os, "fstatvfs", status)
+    monkeypatch.setattr("wizgy.output.temporary_room", TemporaryRoom())
     fill(pair)
     while not out.is_congested():
         out.send(b"x" * 65_536)
