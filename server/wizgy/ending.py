@@ -13,12 +13,12 @@ import atexit
 import os
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
+from wizgy import standard
 from wizgy.forked import flush_standard_streams
 from wizgy.locks import Latch
 from wizgy.log import logger
@@ -86,7 +86,7 @@ def describe_rest() -> str:
     if found and threads:
         return ", ".join(found)
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    stack = "".join(traceback.format_stack(frame)).rstrip("\n") if frame else ""
+    stack = "".join(standard.traceback.format_stack(frame)).rstrip("\n") if frame else ""
     return ", ".join([*found, f"exit handlers (atexit), which are here:\n{stack}"])
 
 

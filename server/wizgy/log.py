@@ -243,7 +243,15 @@ def _describe(head: RequestHead, request_id: str) -> str:
 def _format_traceback(error: BaseException | None) -> str:
     if error is None:
         return ""
-    return "".join(standard.traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n")
+    try:
+        lines = standard.traceback.format_exception(type(error), error, error.__traceback__)
+    except Exception:  # noqa: BLE001 - what it imports late may be hidden by the application's; without source lines
+        frames = standard.traceback.walk_tb(error.__traceback__)
+        lines = [
+            f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}\n' for frame, line in frames
+        ]
+        lines = ["Traceback (most recent call last):\n", *lines, f"{type(error).__name__}: {error}"]
+    return "".join(lines).rstrip("\n")
 
 
 def _to_json(event: dict[str, object]) -> str:
