@@ -278,8 +278,10 @@ def test_write_is_not_held_for_ever(small_folder: Path) -> None:
 WITHOUT_EPOLL = [
     sys.executable,
     "-c",
-    "import selectors, wizgy.primitives as primitives; primitives.epoll = None; "
-    "primitives.Selector = selectors.PollSelector; from wizgy.cli import main; main()",
+    (
+        "import selectors, wizgy.primitives as primitives; primitives.epoll = None; "
+        "primitives.Selector = selectors.PollSelector; from wizgy.cli import main; main()"
+    ),
 ]
 
 
