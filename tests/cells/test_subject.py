@@ -157,8 +157,8 @@ def test_tests_against_a_stranger_end_at_once() -> None:
 
 
 def printed_commands(text: str) -> list[list[str]]:
-    """Return the commands that are said to run a case again, each as words."""
-    return [shlex.split(line) for line in re.findall(r"again: +(.+)$", text, re.MULTILINE)]
+    """Return the commands that are said to run a case again, each as words, and once: causes at the end repeat them."""
+    return [shlex.split(line) for line in dict.fromkeys(re.findall(r"again: +(.+)$", text, re.MULTILINE))]
 
 
 def played(world: World, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
