@@ -33,8 +33,8 @@ FIGURES: Final = ROOT / "docs" / "benchmarks" / "instructions.json"
 COUNTED: Final = ("hello", "browser", "flask", "django", "pyramid", "json", "close")
 """The workloads whose requests can be counted."""
 GATE: Final = ("hello", "flask")
-"""Those that may not come to cost more. How a connection ends depends on when its client is scheduled: the same requests
-with a connection each differ by a tenth."""
+"""Those that may not come to cost more. How a connection ends depends on when its client is scheduled, so the same
+requests with a connection each differ by a tenth."""
 ALLOWED: Final = 1.03
 """How much more is taken for chance, or for another build of the same Python."""
 SERVERS: Final = (REFERENCE, "granian", "bjoern", "fastwsgi", "waitress", "cheroot", BARE_APP)
